@@ -1,0 +1,117 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A target imports only targets that stand above it in this file. `Tests/HouseTests` holds that order.
+
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let collections = Target.Dependency.product(name: "Collections", package: "swift-collections")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
+
+let package = Package(
+    name: "warren",
+    products: [
+        .library(name: "LibP2P", targets: ["LibP2P"]),
+        .executable(name: "warren", targets: ["warren"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // What Swift cannot see, and the system's own libraries.
+        .target(name: "CLinux"),
+        .systemLibrary(
+            name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
+            providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CNetlink", path: "Sources/System/CNetlink", pkgConfig: "libnl-route-3.0",
+            providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"])]),
+        .systemLibrary(
+            name: "CCap", path: "Sources/System/CCap", pkgConfig: "libcap",
+            providers: [.apt(["libcap-dev"])]),
+
+        // The libp2p stack.
+        .target(name: "Multiformats", swiftSettings: settings),
+        .target(
+            name: "PeerIdentity",
+            dependencies: ["COpenSSL", "Multiformats", crypto, cryptoExtras, protobuf],
+            swiftSettings: settings),
+        .target(
+            name: "LibP2PCore",
+            dependencies: ["Multiformats", "PeerIdentity", nioCore, logging],
+            swiftSettings: settings),
+        .target(
+            name: "LibP2PConnection",
+            dependencies: [
+                "CLinux", "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, logging,
+                nioCore, nioPosix, protobuf,
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "LibP2PSwarm",
+            dependencies: ["Multiformats", "PeerIdentity", "LibP2PCore", collections, logging, nioCore],
+            swiftSettings: settings),
+        .target(
+            name: "LibP2PProtocols",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PSwarm", logging, nioCore, protobuf,
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "LibP2P",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "LibP2PProtocols",
+                logging, nioCore, nioPosix,
+            ],
+            swiftSettings: settings),
+
+        // The VPN on top of it.
+        .target(
+            name: "OverlayCore", dependencies: ["Multiformats", "PeerIdentity", crypto], swiftSettings: settings),
+        .target(
+            name: "TunnelDevice", dependencies: ["CLinux", "CNetlink", "Multiformats"], swiftSettings: settings),
+        .target(name: "ControlAPI", dependencies: ["Multiformats", "PeerIdentity"], swiftSettings: settings),
+        .target(
+            name: "OverlayEngine",
+            dependencies: [
+                "CLinux", "CCap", "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "OverlayCore",
+                "TunnelDevice", "ControlAPI", "Yams", collections, logging, nioCore, nioPosix, nioHTTP1, protobuf,
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "warren",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "ControlAPI", "OverlayEngine",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
+
+        // For tests only.
+        .target(
+            name: "TestKit",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2P", nioCore, nioEmbedded,
+            ],
+            swiftSettings: settings),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,3 @@
+#ifndef WARREN_CLINUX_H
+#define WARREN_CLINUX_H
+#endif

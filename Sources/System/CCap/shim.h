@@ -1,0 +1,4 @@
+#ifndef WARREN_CCAP_H
+#define WARREN_CCAP_H
+#include <sys/capability.h>
+#endif

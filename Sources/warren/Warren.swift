@@ -1,0 +1,1 @@
+@main enum Warren { static func main() {} }
