@@ -52,13 +52,15 @@ public struct IPAddress: Hashable, Comparable, Sendable, LosslessStringConvertib
 
     /// Parses the textual form: dotted quad, or RFC 4291 without a zone.
     public init?(_ text: String) {
+        // A C string ends at the first NUL: without this check "192.0.2.7\0…" would pass for an address.
+        guard text.utf8.count <= 45, !text.utf8.contains(0) else { return nil }
         if text.utf8.contains(UInt8(ascii: ":")) {
             var address = in6_addr()
-            guard text.utf8.count <= 45, inet_pton(AF_INET6, text, &address) == 1 else { return nil }
+            guard inet_pton(AF_INET6, text, &address) == 1 else { return nil }
             self.init(bytes: withUnsafeBytes(of: &address) { Array($0) })
         } else {
             var address = in_addr()
-            guard text.utf8.count <= 15, inet_pton(AF_INET, text, &address) == 1 else { return nil }
+            guard inet_pton(AF_INET, text, &address) == 1 else { return nil }
             self.init(bytes: withUnsafeBytes(of: &address) { Array($0) })
         }
     }
@@ -75,15 +77,41 @@ public struct IPAddress: Hashable, Comparable, Sendable, LosslessStringConvertib
 
     /// The dotted quad, or the RFC 5952 form.
     public var description: String {
-        var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        let bytes = self.bytes
-        let family = self.family == .ipv4 ? AF_INET : AF_INET6
-        guard inet_ntop(family, bytes, &text, socklen_t(text.count)) != nil else { return "" }
-        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        switch self.family {
+        case .ipv4: Self.dottedQuad(self.low)
+        case .ipv6 where self.high == 0 && self.low >> 32 == 0xffff: "::ffff:" + Self.dottedQuad(self.low)
+        case .ipv6: self.colonHexadecimal
+        }
     }
 
     /// IPv4 before IPv6, then by value.
     public static func < (a: IPAddress, b: IPAddress) -> Bool {
         (a.family.rawValue, a.high, a.low) < (b.family.rawValue, b.high, b.low)
+    }
+
+    private static func dottedQuad(_ bits: UInt64) -> String {
+        "\(bits >> 24 & 0xff).\(bits >> 16 & 0xff).\(bits >> 8 & 0xff).\(bits & 0xff)"
+    }
+
+    /// Not `inet_ntop`: it writes the last 32 bits of `::/96` as a dotted quad, which RFC 5952 does not.
+    private var colonHexadecimal: String {
+        let groups = [self.high, self.low].flatMap { half in
+            [half >> 48, half >> 32, half >> 16, half].map { UInt16(truncatingIfNeeded: $0) }
+        }
+        // The longest run of zero groups, the first among equals, becomes "::"; a single group does not.
+        var run = 0..<0
+        var start = 0
+        for position in groups.indices {
+            if groups[position] != 0 {
+                start = position + 1
+            } else if position + 1 - start > run.count {
+                run = start..<position + 1
+            }
+        }
+        func text(_ part: ArraySlice<UInt16>) -> String {
+            part.map { String($0, radix: 16) }.joined(separator: ":")
+        }
+        return run.count < 2
+            ? text(groups[...]) : text(groups[..<run.lowerBound]) + "::" + text(groups[run.upperBound...])
     }
 }

@@ -18,11 +18,13 @@ public struct IPPrefix: Hashable, Sendable, LosslessStringConvertible {
         self.length = address.family.bitCount
     }
 
-    /// Parses `address/length`. `nil` for anything else, and when a bit beyond the length is set.
+    /// Parses `address/length`. `nil` for anything else, when a bit beyond the length is set, and for a length with
+    /// leading zeros.
     public init?(_ text: String) {
         guard let slash = text.lastIndex(of: "/"), let address = IPAddress(String(text[..<slash])) else { return nil }
         let digits = text[text.index(after: slash)...]
         guard (1...3).contains(digits.utf8.count), digits.utf8.allSatisfy({ (48...57).contains($0) }),
+            digits == "0" || !digits.hasPrefix("0"),
             let length = Int(digits), let prefix = IPPrefix(address, length: length), prefix.address == address
         else { return nil }
         self = prefix
