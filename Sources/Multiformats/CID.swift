@@ -26,7 +26,7 @@ public struct CID: Hashable, Sendable, CustomStringConvertible {
 
     /// A CID of version 0, which only a SHA-256 multihash has.
     public init(v0 multihash: Multihash) throws(CIDError) {
-        guard multihash.code == .sha2_256 else { throw .notVersion0(multihash.code) }
+        guard multihash.code == .sha256 else { throw .notVersion0(multihash.code) }
         self.version = .v0
         self.codec = .dagPB
         self.multihash = multihash

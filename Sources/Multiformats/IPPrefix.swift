@@ -50,6 +50,7 @@ public struct IPPrefix: Hashable, Sendable, LosslessStringConvertible {
 extension IPAddress {
     /// The address with all bits beyond the first `length` cleared. `length` is clamped to the address size.
     public func masked(to length: Int) -> IPAddress {
+        let length = min(max(length, 0), self.family.bitCount)
         func mask(_ bits: Int) -> UInt64 { bits <= 0 ? 0 : bits >= 64 ? .max : ~(.max >> UInt64(bits)) }
         switch self.family {
         case .ipv4: return IPAddress(ipv4: UInt32(truncatingIfNeeded: self.low & mask(length + 32)))

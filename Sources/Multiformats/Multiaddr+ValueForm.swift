@@ -79,7 +79,7 @@ extension Multiaddr.ValueForm {
         case .peer:
             do throws(MultihashError) {
                 let code = try Multihash(bytes: value).code
-                return code == .sha2_256 || code == .identity ? nil : .notPeerHash(code)
+                return code == .sha256 || code == .identity ? nil : .notPeerHash(code)
             } catch {
                 return .notMultihash(error)
             }

@@ -65,10 +65,14 @@ public enum MultiaddrError: Error, Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// Cut, and without what could deceive a reader: control characters and those that change the writing direction.
     private static func shown(_ text: String) -> String {
         let scalars = text.unicodeScalars
         let escaped = scalars.prefix(64).map { scalar in
-            scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: scalar.escaped(asASCII: true)
+            default: String(scalar)
+            }
         }
         return escaped.joined() + (scalars.count > 64 ? "…" : "")
     }

@@ -13,9 +13,9 @@ public struct Multicodec: RawRepresentable, Hashable, Sendable, CustomStringConv
     /// Multihash: the data itself.
     public static let identity = Multicodec(rawValue: 0x00)
     /// Multihash: SHA-256.
-    public static let sha2_256 = Multicodec(rawValue: 0x12)
+    public static let sha256 = Multicodec(rawValue: 0x12)
     /// Multihash: SHA-512.
-    public static let sha2_512 = Multicodec(rawValue: 0x13)
+    public static let sha512 = Multicodec(rawValue: 0x13)
     /// CID version 1.
     public static let cidV1 = Multicodec(rawValue: 0x01)
     /// Content: raw bytes.
@@ -37,8 +37,8 @@ public struct Multicodec: RawRepresentable, Hashable, Sendable, CustomStringConv
         switch self {
         case .identity: "identity"
         case .cidV1: "cidv1"
-        case .sha2_256: "sha2-256"
-        case .sha2_512: "sha2-512"
+        case .sha256: "sha2-256"
+        case .sha512: "sha2-512"
         case .raw: "raw"
         case .dagPB: "dag-pb"
         case .libp2pKey: "libp2p-key"

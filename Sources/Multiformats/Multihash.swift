@@ -22,7 +22,7 @@ public struct Multihash: Hashable, Sendable {
         guard length <= Self.maximumDigestBytes else { throw .digestTooLong(bytes: length) }
         switch code {
         case .identity: break
-        case .sha2_256:
+        case .sha256:
             guard length == 32 else { throw .wrongDigestLength(code, bytes: length, expected: 32) }
         default:
             guard length > 0 else { throw .emptyDigest(code) }
