@@ -74,6 +74,7 @@ import Testing
         ("/garlic64/jT~I", "/garlic64/jT~I: 3 bytes are not the right length"),
         ("/memory/18446744073709551616", "/memory/18446744073709551616: not a number below 2^64"),
         ("/ip6/::/ipcidr/129", "/ipcidr/129: not a prefix length (0 to 128)"),
+        ("/http-path/a%", "/http-path/a%: a % is not followed by two hexadecimal digits"),
         ("/http-path/a%2", "/http-path/a%2: a % is not followed by two hexadecimal digits"),
         ("/http-path/a%zz", "/http-path/a%zz: a % is not followed by two hexadecimal digits"),
         ("/dns4/a\u{1b}[2Jb", "/dns4/a\\u{1B}[2Jb: contains a control character"),
