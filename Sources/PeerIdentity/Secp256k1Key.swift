@@ -45,8 +45,9 @@ final class Secp256k1Key: @unchecked Sendable {
             EVP_PKEY_free(key)
             BN_clear_free(scalar)
         }
-        guard EVP_PKEY_keygen_init(context) == 1, EVP_PKEY_CTX_set_group_name(context, SN_secp256k1) == 1,
-            EVP_PKEY_generate(context, &key) == 1, EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_PRIV_KEY, &scalar) == 1
+        guard EVP_PKEY_keygen_init(context) == 1, EVP_PKEY_CTX_set_group_name(context, self.curve.cString) == 1,
+            EVP_PKEY_generate(context, &key) == 1,
+            EVP_PKEY_get_bn_param(key, ParameterName.privateKey.cString, &scalar) == 1
         else {
             ERR_clear_error()
             return nil
@@ -113,29 +114,47 @@ final class Secp256k1Key: @unchecked Sendable {
         // The builder keeps pointers to what it is given until it has built.
         let number = scalar.isEmpty ? nil : BN_secure_new()
         defer { BN_clear_free(number) }
-        return compressedPoint.withUnsafeBytes { point -> OpaquePointer? in
+        let parameters = compressedPoint.withUnsafeBytes { point -> UnsafeMutablePointer<OSSL_PARAM>? in
             guard
-                OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, SN_secp256k1, 0) == 1,
-                OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, point.baseAddress, point.count) == 1
+                OSSL_PARAM_BLD_push_utf8_string(builder, ParameterName.group.cString, self.curve.cString, 0) == 1,
+                OSSL_PARAM_BLD_push_octet_string(
+                    builder, ParameterName.publicKey.cString, point.baseAddress, point.count) == 1
             else { return nil }
             if !scalar.isEmpty {
                 guard let number, BN_bin2bn(scalar, Int32(scalar.count), number) != nil,
-                    OSSL_PARAM_BLD_push_BN_pad(builder, OSSL_PKEY_PARAM_PRIV_KEY, number, 32) == 1
+                    OSSL_PARAM_BLD_push_BN_pad(builder, ParameterName.privateKey.cString, number, 32) == 1
                 else { return nil }
             }
-            guard let parameters = OSSL_PARAM_BLD_to_param(builder) else { return nil }
-            defer { OSSL_PARAM_free(parameters) }
-            guard let context = EVP_PKEY_CTX_new_from_name(nil, "EC", nil) else { return nil }
-            defer { EVP_PKEY_CTX_free(context) }
-            var key: OpaquePointer?
-            // EVP_PKEY_PUBLIC_KEY and EVP_PKEY_KEYPAIR, whose macros Swift cannot read.
-            var selection =
-                OSSL_KEYMGMT_SELECT_DOMAIN_PARAMETERS | OSSL_KEYMGMT_SELECT_OTHER_PARAMETERS
-                | OSSL_KEYMGMT_SELECT_PUBLIC_KEY
-            if !scalar.isEmpty { selection |= OSSL_KEYMGMT_SELECT_PRIVATE_KEY }
-            guard EVP_PKEY_fromdata_init(context) == 1, EVP_PKEY_fromdata(context, &key, selection, parameters) == 1
-            else { return nil }
-            return key
+            return OSSL_PARAM_BLD_to_param(builder)
         }
+        guard let parameters else { return nil }
+        defer { OSSL_PARAM_free(parameters) }
+        guard let context = EVP_PKEY_CTX_new_from_name(nil, "EC", nil) else { return nil }
+        defer { EVP_PKEY_CTX_free(context) }
+        // EVP_PKEY_PUBLIC_KEY and EVP_PKEY_KEYPAIR, whose macros Swift cannot read.
+        var selection =
+            OSSL_KEYMGMT_SELECT_DOMAIN_PARAMETERS | OSSL_KEYMGMT_SELECT_OTHER_PARAMETERS
+            | OSSL_KEYMGMT_SELECT_PUBLIC_KEY
+        if !scalar.isEmpty { selection |= OSSL_KEYMGMT_SELECT_PRIVATE_KEY }
+        var key: OpaquePointer?
+        guard EVP_PKEY_fromdata_init(context) == 1, EVP_PKEY_fromdata(context, &key, selection, parameters) == 1
+        else { return nil }
+        return key
+    }
+
+    private static let curve: StaticString = "secp256k1"
+}
+
+/// `OSSL_PKEY_PARAM_GROUP_NAME` and others as strings that live for ever: a parameter builder keeps pointers to them.
+private enum ParameterName {
+    static let group: StaticString = "group"
+    static let publicKey: StaticString = "pub"
+    static let privateKey: StaticString = "priv"
+}
+
+extension StaticString {
+    /// The string as C wants it: UTF-8 that ends in a zero byte.
+    fileprivate var cString: UnsafePointer<CChar> {
+        UnsafeRawPointer(self.utf8Start).assumingMemoryBound(to: CChar.self)
     }
 }

@@ -9,9 +9,9 @@ struct Vectors: Decodable {
     struct Key: Decodable {
         var `private`: Hex
         var `public`: Hex
-        var peer_id: String
-        var peer_id_hex: Hex
-        var peer_id_cid_base32: String
+        var peerId: String
+        var peerIdHex: Hex
+        var peerIdCidBase32: String
     }
 
     struct Certificates: Decodable {
@@ -20,36 +20,38 @@ struct Vectors: Decodable {
 
     struct Certificate: Decodable {
         var name: String
-        var der_hex: Hex
-        var expected_peer_id: String?
-        var peer_id: String?
+        var derHex: Hex
+        var expectedPeerId: String?
+        var peerId: String?
         var valid: Bool
     }
 
     struct EnvelopeBuffer: Decodable {
         var domain: String
-        var payload_type_hex: Hex
-        var payload_hex: Hex
-        var buffer_hex: Hex
+        var payloadTypeHex: Hex
+        var payloadHex: Hex
+        var bufferHex: Hex
     }
 
     struct PeerIDText: Decodable {
-        var cid_base32: String
-        var same_base58: String
-        var autotls_base36_of: String
-        var autotls_base36: String
+        var cidBase32: String
+        var sameBase58: String
+        var autotlsBase36Of: String
+        var autotlsBase36: String
     }
 
     var keys: Keys
-    var tls_certificates: Certificates
-    var tls_certificates_critical_ext: Certificates
-    var envelope_signing_buffer: EnvelopeBuffer
-    var peer_id_text: PeerIDText
+    var tlsCertificates: Certificates
+    var tlsCertificatesCriticalExt: Certificates
+    var envelopeSigningBuffer: EnvelopeBuffer
+    var peerIdText: PeerIDText
 
     static func load(file: String = #filePath) throws -> Vectors {
         let url = URL(fileURLWithPath: file).deletingLastPathComponent().deletingLastPathComponent()
             .appendingPathComponent("Vectors/libp2p-vectors.json")
-        return try JSONDecoder().decode(Vectors.self, from: Data(contentsOf: url))
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(Vectors.self, from: Data(contentsOf: url))
     }
 }
 
