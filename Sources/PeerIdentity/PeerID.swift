@@ -34,7 +34,7 @@ public struct PeerID: Hashable, Comparable, Sendable, CustomStringConvertible {
             throw .notMultihash(error)
         }
         switch multihash.code {
-        case .sha2_256: break
+        case .sha256: break
         case .identity: guard Self.isInlinedKey(multihash.digest) else { throw .notInlinedKey }
         default: throw .notPeerHash(multihash.code)
         }

@@ -50,7 +50,7 @@ import Testing
         let binary: [(bytes: [UInt8], error: PeerIDError)] = [
             ([], .notMultihash(.malformedVarint(.truncated))),
             ([0x12, 0x20] + hash + [0], .notMultihash(.lengthMismatch(stated: 32, found: 33))),
-            ([0x12, 0x1f] + hash.dropLast(), .notMultihash(.wrongDigestLength(.sha2_256, bytes: 31, expected: 32))),
+            ([0x12, 0x1f] + hash.dropLast(), .notMultihash(.wrongDigestLength(.sha256, bytes: 31, expected: 32))),
             ([0x92, 0x00, 0x20] + hash, .notMultihash(.malformedVarint(.nonMinimal))),
             ([0x16, 0x20] + hash, .notPeerHash(Multicodec(rawValue: 0x16))),
             ([0x00, 0x00], .notInlinedKey),
