@@ -78,10 +78,6 @@ public struct IdentityFile: Hashable, Sendable {
 
     /// Writes `key` to a file of its own first and then links that to its name, which fails when the name is taken.
     func store(_ key: PrivateKey) throws(IdentityFileError) {
-        // Told early, before anything is written; the link below decides.
-        var status = stat()
-        guard lstat(self.path, &status) != 0 else { throw .alreadyExists(path: self.path) }
-
         let temporary = "\(self.path).\(String(UInt64.random(in: .min ... .max), radix: 36)).new"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw self.failure("create") }
