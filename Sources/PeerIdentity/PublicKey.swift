@@ -6,7 +6,7 @@ import FoundationEssentials
 ///
 /// Spec: `peer-ids/peer-ids.md` § Keys.
 public struct PublicKey: Hashable, Sendable, CustomStringConvertible {
-    /// The longest encoded key that is accepted, in bytes. RSA with 8192 bits needs 1066.
+    /// The longest encoded key that is accepted, in bytes. RSA with 8192 bits needs 1067.
     public static let maximumEncodedBytes = 2048
 
     /// What kind of key it is.
