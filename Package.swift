@@ -44,16 +44,13 @@ let package = Package(
         .systemLibrary(
             name: "CNetlink", path: "Sources/System/CNetlink", pkgConfig: "libnl-route-3.0",
             providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"])]),
-        .systemLibrary(
-            name: "CCap", path: "Sources/System/CCap", pkgConfig: "libcap",
-            providers: [.apt(["libcap-dev"])]),
 
         // The libp2p stack.
         .target(name: "Multiformats", swiftSettings: settings),
         .target(
             name: "PeerIdentity",
             dependencies: ["COpenSSL", "Multiformats", crypto, cryptoExtras, protobuf],
-            swiftSettings: settings),
+            exclude: ["Protos"], swiftSettings: settings),
         .target(
             name: "LibP2PCore",
             dependencies: ["Multiformats", "PeerIdentity", nioCore, logging],
@@ -64,7 +61,7 @@ let package = Package(
                 "CLinux", "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, logging,
                 nioCore, nioPosix, protobuf,
             ],
-            swiftSettings: settings),
+            exclude: ["Noise/Protos"], swiftSettings: settings),
         .target(
             name: "LibP2PSwarm",
             dependencies: ["Multiformats", "PeerIdentity", "LibP2PCore", collections, logging, nioCore],
@@ -74,7 +71,7 @@ let package = Package(
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PSwarm", logging, nioCore, protobuf,
             ],
-            swiftSettings: settings),
+            exclude: ["Protos"], swiftSettings: settings),
         .target(
             name: "LibP2P",
             dependencies: [
@@ -85,14 +82,15 @@ let package = Package(
 
         // The VPN on top of it.
         .target(
-            name: "OverlayCore", dependencies: ["Multiformats", "PeerIdentity", crypto], swiftSettings: settings),
+            name: "OverlayCore", dependencies: ["Multiformats", "PeerIdentity", crypto, protobuf],
+            swiftSettings: settings),
         .target(
             name: "TunnelDevice", dependencies: ["CLinux", "CNetlink", "Multiformats"], swiftSettings: settings),
         .target(name: "ControlAPI", dependencies: ["Multiformats", "PeerIdentity"], swiftSettings: settings),
         .target(
             name: "OverlayEngine",
             dependencies: [
-                "CLinux", "CCap", "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "OverlayCore",
+                "CLinux", "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "OverlayCore",
                 "TunnelDevice", "ControlAPI", "Yams", collections, logging, nioCore, nioPosix, nioHTTP1, protobuf,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
@@ -110,6 +108,25 @@ let package = Package(
             name: "TestKit",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2P", nioCore, nioEmbedded,
+            ],
+            swiftSettings: settings),
+
+        .executableTarget(
+            name: "interop-node",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2P", logging, nioCore,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Interop/Node", swiftSettings: settings),
+
+        .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),
+        .testTarget(
+            name: "PeerIdentityTests", dependencies: ["Multiformats", "PeerIdentity", crypto], swiftSettings: settings),
+        .testTarget(
+            name: "LibP2PConnectionTests",
+            dependencies: [
+                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto, nioCore,
+                nioEmbedded,
             ],
             swiftSettings: settings),
     ],

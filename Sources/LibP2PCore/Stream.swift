@@ -1,4 +1,3 @@
-public import NIOCore
 
 /// One stream of a connection. A stream is a ``ByteStream`` whose two directions end separately.
 public protocol Stream: ByteStream {

@@ -31,3 +31,22 @@ public protocol Listener: AnyObject, Sendable {
     /// Stops accepting; connections already made live on.
     func close() -> EventLoopFuture<Void>
 }
+
+/// Why a transport could not make a connection, where no other error says it.
+public enum TransportError: Error, Hashable, Sendable {
+    /// Not an address of this transport.
+    case unsupportedAddress(Multiaddr)
+    /// Both ends dialled at once and hold one and the same connection as dialers. It was closed.
+    case simultaneousOpen
+    /// Both ends dialled at once; the peer with the lower ID, the remote, dials again.
+    case yieldedToRemote
+    /// Somebody else is at this address.
+    case peerMismatch(expected: PeerID, found: PeerID)
+    /// Connecting and upgrading took too long.
+    case timedOut
+}
+
+extension Multiaddr {
+    /// The address without `/p2p/<peer>` at its end.
+    package var withoutPeerID: Multiaddr { self.removingTrailingP2P().address }
+}

@@ -1,0 +1,80 @@
+# The developer's surface. Each target installs the Debian packages it lacks, or says which command does when not root.
+
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+DESTDIR ?=
+SECONDS_PER_FUZZER ?= 60
+
+.PHONY: all demo test lab lab-soak interop bench fuzz lint docs install clean packages-build packages-lab packages-interop
+
+all: release
+
+# --- Building
+
+.PHONY: release debug
+release: packages-build
+	swift build -c release --product warren
+
+debug: packages-build
+	swift build
+
+packages-build:
+	@packaging/need-packages libssl-dev libnl-3-dev libnl-route-3-dev pkg-config zlib1g-dev
+
+packages-lab: packages-build
+	@packaging/need-packages iproute2 iputils-ping nftables iperf3 jq ethtool procps
+
+# --- Seeing it work
+
+# Two namespaces, a daemon in each: pings, moves data, prints a table.
+demo: packages-lab release
+	@Tests/Lab/as-root Tests/Lab/demo
+
+# --- Checking
+
+# All that needs no root and no second machine.
+test: packages-build
+	swift build --build-tests
+	swift test --skip-build
+
+# Scenarios in network namespaces.
+lab: packages-lab release
+	swift build -c release --product lab-peer
+	@Tests/Lab/as-root Tests/Lab/run
+
+# The same, many times over.
+lab-soak: packages-lab release
+	swift build -c release --product lab-peer
+	@Tests/Lab/as-root Tests/Lab/run --repeat 100
+
+# Real go, rust and Python peers, in namespaces without a way out.
+interop: packages-lab
+	@packaging/need-packages gcc libgmp-dev python3-dev python3-venv unzip
+	swift build -c release --product interop-node
+	swift build -c release --product warren
+	Tests/Interop/install-peers
+	@Tests/Lab/as-root Tests/Interop/run
+
+# Against a raw link, wireguard-go, nebula and a C forwarder. WIREGUARD_GO=path adds another build of the first.
+bench: packages-lab release
+	@packaging/need-packages gcc wireguard-go wireguard-tools nebula
+	@Tests/Lab/as-root Tests/Benchmarks/run
+
+# Every decoder for a while.
+fuzz: packages-build
+	Tests/Fuzz/run $(SECONDS_PER_FUZZER)
+
+lint:
+	swift format lint --strict --recursive --parallel Package.swift Sources Tests
+
+docs:
+	swift build --target LibP2P
+	Tests/docs
+
+# --- Installing
+
+install: release
+	packaging/install-files "$(DESTDIR)" "$(PREFIX)" "$$(swift build -c release --show-bin-path)/warren"
+
+clean:
+	swift package clean

@@ -1,0 +1,110 @@
+internal import LibP2PConnection
+public import LibP2PCore
+public import LibP2PProtocols
+public import LibP2PSwarm
+internal import Logging
+public import Multiformats
+public import NIOCore
+internal import NIOPosix
+public import PeerIdentity
+
+/// A libp2p node: listens, dials, says who it is, answers pings.
+///
+/// ```swift
+/// let host = try Host(HostConfiguration(key: .generateEd25519()))
+/// try await host.start()
+/// host.accept("/echo/1.0.0") { stream in … }
+/// let stream = try await host.openStream(to: peer, at: [address], ["/echo/1.0.0"])
+/// ```
+public final class Host: Sendable {
+    /// Who this node is.
+    public let peerID: PeerID
+    /// Its connections.
+    public let swarm: Swarm
+    /// What peers say of themselves.
+    public let identify: IdentifyService
+    /// Pings, both ways.
+    public let ping: PingService
+    /// What is known of peers.
+    public var peerStore: PeerStore { self.swarm.peerStore }
+
+    private let configuration: HostConfiguration
+    private let ownGroup: (any EventLoopGroup)?
+
+    /// Builds the node. Nothing listens or dials before ``start()``.
+    ///
+    /// - Parameter group: Loops for everything; the host makes and ends one of its own when `nil`.
+    public init(_ configuration: HostConfiguration, group: (any EventLoopGroup)? = nil) {
+        self.ownGroup = group == nil ? MultiThreadedEventLoopGroup(numberOfThreads: 1) : nil
+        let group = group ?? self.ownGroup ?? MultiThreadedEventLoopGroup.singleton
+        let peerID = PeerID(configuration.key.publicKey)
+        self.peerID = peerID
+        self.configuration = configuration
+
+        let upgrader = ConnectionUpgrader(
+            securities: [NoiseUpgrader(identity: configuration.key)], muxers: [YamuxMuxer()])
+        var transports: [any Transport] = [
+            TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
+        ]
+        if let network = configuration.memoryNetwork {
+            transports.append(MemoryTransport(network: network, eventLoop: group.next(), upgrader: upgrader))
+        }
+        let swarm = Swarm(
+            eventLoop: group.next(), localPeer: peerID, transports: transports, registry: ProtocolRegistry(),
+            peerStore: PeerStore(path: configuration.peerStorePath), limits: configuration.limits,
+            dialTimeout: configuration.dialTimeout, logger: configuration.logger, gater: configuration.gater)
+        self.swarm = swarm
+        let announces = configuration.announces
+        self.identify = IdentifyService(
+            key: configuration.key, swarm: swarm,
+            configuration: IdentifyService.Configuration(
+                agentVersion: configuration.agentVersion, protocolVersion: configuration.protocolVersion
+            ) { AnnouncedAddresses.expand(swarm.boundAddresses).filter(announces) },
+            logger: configuration.logger)
+        self.ping = PingService()
+    }
+
+    /// Binds the configured addresses, all or none, and starts the services.
+    /// - Throws: ``ListenError``.
+    public func start() async throws {
+        self.identify.start()
+        self.ping.register(with: self.swarm.registry)
+        _ = try await self.swarm.listen(on: self.configuration.listen)
+    }
+
+    /// Closes every connection, saves the peer store, and returns when all is gone.
+    public func shutDown() async {
+        await self.swarm.shutDown()
+        do {
+            try self.peerStore.save()
+        } catch {
+            self.configuration.logger.warning("peer store not saved", metadata: ["reason": "\(error)"])
+        }
+        try? await self.ownGroup?.shutdownGracefully()
+    }
+
+    /// The addresses this node is reachable at as far as it knows, without `/p2p`.
+    public var addresses: [Multiaddr] {
+        AnnouncedAddresses.expand(self.swarm.boundAddresses).filter(self.configuration.announces)
+    }
+
+    /// Accepts `protocolID` from now on, from peers that `admits` lets in (all, when `nil`).
+    public func accept(
+        _ protocolID: ProtocolID, from admits: ProtocolRegistry.Admission? = nil,
+        _ handler: @escaping ProtocolRegistry.Handler
+    ) {
+        self.swarm.registry.accept(protocolID, from: admits, handler)
+    }
+
+    /// Connects to a peer; see ``LibP2PSwarm/Swarm/connect(to:at:)``.
+    public func connect(to peer: PeerID, at addresses: [Multiaddr] = []) async throws -> any Connection {
+        try await self.swarm.connect(to: peer, at: addresses)
+    }
+
+    /// Connects where needed and opens a stream with the first of `protocols` that the peer speaks.
+    public func openStream(to peer: PeerID, at addresses: [Multiaddr] = [], _ protocols: [ProtocolID])
+        async throws -> any Stream
+    {
+        try await self.connect(to: peer, at: addresses).openStream(protocols).get()
+    }
+}

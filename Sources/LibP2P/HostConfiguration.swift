@@ -1,0 +1,39 @@
+public import LibP2PConnection
+public import LibP2PSwarm
+public import Logging
+public import Multiformats
+public import NIOCore
+public import PeerIdentity
+
+/// What a ``Host`` is made of. Every value but the key has a default.
+public struct HostConfiguration: Sendable {
+    /// Who the node is.
+    public var key: PrivateKey
+    /// Where it listens. Empty: it only dials.
+    public var listen: [Multiaddr] = []
+    /// What its TCP sockets are like.
+    public var tcp = TCPOptions()
+    /// A network inside this process, for tests: `/memory/…` addresses.
+    public var memoryNetwork: MemoryNetwork?
+    /// How many connections it holds.
+    public var limits = ConnectionLimits()
+    /// The whole budget of reaching a peer, over all its addresses.
+    public var dialTimeout = TimeAmount.seconds(15)
+    /// Where last good addresses are kept. `nil`: nowhere.
+    public var peerStorePath: String?
+    /// What identify says of the program.
+    public var agentVersion = "warren"
+    /// What identify says of the family of protocols.
+    public var protocolVersion = "ipfs/0.1.0"
+    /// Which of its own addresses it tells others.
+    public var announces: @Sendable (Multiaddr) -> Bool = { _ in true }
+    /// Who may connect. Asked when a peer is proven; see ``LibP2PSwarm/Swarm/Gater``.
+    public var gater: Swarm.Gater = { _, _, _ in true }
+    /// Where it logs.
+    public var logger = Logger(label: "libp2p")
+
+    /// The defaults for `key`.
+    public init(key: PrivateKey) {
+        self.key = key
+    }
+}

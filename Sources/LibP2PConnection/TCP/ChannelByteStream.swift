@@ -1,0 +1,142 @@
+internal import LibP2PCore
+internal import NIOCore
+
+/// A NIO channel as a ``ByteStream``: the last handler of the channel's pipeline.
+final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sendable {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    let eventLoop: any EventLoop
+    // Everything below is owned by the event loop.
+    /// Called once when the channel is connected. Before that nothing can be read or sent.
+    var onActive: (() -> Void)?
+    var receiver: (any ByteStreamReceiver)?
+    private var context: ChannelHandlerContext?
+    private var reading = false
+    private var readPending = false
+    private var inBurst = false
+    private var waitingInput: [ByteBuffer] = []
+    private var inputHasEnded = false
+    private var toldInputEnded = false
+    private var failure: (any Error)?
+    private var isClosed = false
+    private var toldClosed = false
+
+    init(eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+    }
+
+    // MARK: ByteStream
+
+    var isWritable: Bool { self.context?.channel.isWritable ?? false }
+
+    func write(_ bytes: ByteBuffer) {
+        self.context?.write(self.wrapOutboundOut(bytes), promise: nil)
+    }
+
+    func flush() {
+        self.context?.flush()
+    }
+
+    func setReading(_ wanted: Bool) {
+        guard wanted != self.reading else { return }
+        self.reading = wanted
+        guard wanted else { return }
+        if self.waitingInput.isEmpty, !self.inputHasEnded, !self.isClosed {
+            self.requestRead()
+        } else {
+            // From a later tick: the caller may still be in the middle of its own change of state.
+            self.eventLoop.execute { self.deliverWaiting() }
+        }
+    }
+
+    func closeWrite() {
+        self.context?.close(mode: .output, promise: nil)
+    }
+
+    func close(_ error: (any Error)?) {
+        if self.failure == nil { self.failure = error }
+        self.context?.close(promise: nil)
+    }
+
+    // MARK: ChannelInboundHandler
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.onActive.take()?()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        self.inBurst = true
+        let bytes = self.unwrapInboundIn(data)
+        if self.reading, self.waitingInput.isEmpty, let receiver = self.receiver {
+            receiver.received(bytes)
+        } else {
+            self.waitingInput.append(bytes)
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        self.inBurst = false
+        self.readPending = false
+        if self.waitingInput.isEmpty { self.receiver?.receiveComplete() }
+        self.requestRead()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        self.receiver?.writabilityChanged()
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .some(.inputClosed) = event as? ChannelEvent {
+            self.inputHasEnded = true
+            self.deliverWaiting()
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if self.failure == nil { self.failure = error }
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.isClosed = true
+        self.context = nil
+        self.deliverWaiting()
+    }
+
+    // MARK: Details
+
+    private func requestRead() {
+        guard self.reading, !self.readPending, !self.inBurst, !self.inputHasEnded, let context = self.context else { return }
+        self.readPending = true
+        context.read()
+    }
+
+    /// Input keeps its order: bytes, then the end of input, then the end of all. The end of all does not wait for a reader.
+    private func deliverWaiting() {
+        var delivered = false
+        while self.reading || self.isClosed, !self.waitingInput.isEmpty, let receiver = self.receiver {
+            receiver.received(self.waitingInput.removeFirst())
+            delivered = true
+        }
+        if delivered { self.receiver?.receiveComplete() }
+        if self.reading, self.waitingInput.isEmpty, self.inputHasEnded, !self.toldInputEnded, !self.isClosed {
+            self.toldInputEnded = true
+            self.receiver?.inputEnded()
+        }
+        if self.isClosed, !self.toldClosed, let receiver = self.receiver {
+            self.toldClosed = true
+            self.receiver = nil
+            receiver.closed(self.failure)
+        }
+        self.requestRead()
+    }
+}

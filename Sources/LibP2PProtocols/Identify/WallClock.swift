@@ -1,0 +1,13 @@
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// The machine's clock, for numbers that must grow across restarts.
+enum WallClock {
+    /// Nanoseconds since 1970.
+    static func nanoseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return UInt64(clamping: time.tv_sec) &* 1_000_000_000 &+ UInt64(clamping: time.tv_nsec)
+    }
+}

@@ -1,4 +1,0 @@
-#ifndef WARREN_CCAP_H
-#define WARREN_CCAP_H
-#include <sys/capability.h>
-#endif
