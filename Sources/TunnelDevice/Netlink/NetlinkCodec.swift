@@ -59,9 +59,12 @@ extension InterfaceAddress {
             Int(body.ifa_prefixlen) <= address.family.bitCount
         else { return nil }
         let isGlobal = body.ifa_scope == UInt8(truncatingIfNeeded: RT_SCOPE_UNIVERSE.rawValue)
+        let flags = message.integer(IFA_FLAGS, after: ifaddrmsg.self) ?? UInt32(body.ifa_flags)
+        let isTentative = flags & UInt32(IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0
         return (
             Int32(bitPattern: body.ifa_index),
-            InterfaceAddress(address, prefixLength: Int(body.ifa_prefixlen), isGlobal: isGlobal)
+            InterfaceAddress(
+                address, prefixLength: Int(body.ifa_prefixlen), isGlobal: isGlobal, isTentative: isTentative)
         )
     }
 }

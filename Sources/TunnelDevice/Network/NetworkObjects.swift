@@ -38,11 +38,14 @@ package struct InterfaceAddress: Hashable, Sendable, CustomStringConvertible {
     package var prefixLength: Int
     /// Usable beyond the link: neither link-local nor loopback (the kernel's `scope global`).
     package var isGlobal: Bool
+    /// IPv6 only: not usable, because the kernel has not found out yet whether somebody else has it, or has found that out.
+    package var isTentative: Bool
 
-    package init(_ address: IPAddress, prefixLength: Int, isGlobal: Bool = true) {
+    package init(_ address: IPAddress, prefixLength: Int, isGlobal: Bool = true, isTentative: Bool = false) {
         self.address = address
         self.prefixLength = prefixLength
         self.isGlobal = isGlobal
+        self.isTentative = isTentative
     }
 
     /// An address alone: /32 or /128.
