@@ -109,7 +109,7 @@ private final class SocketDevice: PacketDevice {
     }
 
     func deliver(packetBytes: Int) {
-        let bytes = [UInt8](repeating: 0, count: VirtioNetHeader.byteCount + packetBytes)
+        let bytes = [UInt8](repeating: 0, count: PacketDeviceLimits.headerBytes + packetBytes)
         #expect(Glibc.write(self.farEnd, bytes, bytes.count) == bytes.count)
     }
 

@@ -29,6 +29,12 @@ package final class LinuxTUN: PacketDevice {
             offload: OffloadFeatures(rawValue: tun.offload), descriptor: tun.fd)
     }
 
+    /// A device that is no interface: packets come and go on `descriptor`, a socket that keeps packet borders. For whole nodes in one
+    /// process. Takes ownership of the descriptor.
+    package static func standIn(name: String, descriptor: Int32, offload: OffloadFeatures) -> LinuxTUN {
+        LinuxTUN(name: name, index: 0, offload: offload, descriptor: descriptor)
+    }
+
     private init(name: String, index: Int32, offload: OffloadFeatures, descriptor: Int32) {
         self.name = name
         self.index = index
@@ -52,7 +58,7 @@ package final class LinuxTUN: PacketDevice {
 
     package func write(header: UnsafeRawPointer, packet: UnsafeRawBufferPointer) -> PacketWriteResult {
         let count = clinux_write_pair(
-            self.descriptor, header, VirtioNetHeader.byteCount, packet.baseAddress, packet.count)
+            self.descriptor, header, PacketDeviceLimits.headerBytes, packet.baseAddress, packet.count)
         if count >= 0 { return .written }
         switch Int32(truncatingIfNeeded: -count) {
         case EAGAIN, ENOBUFS, ENOMEM: return .queueFull

@@ -1,6 +1,6 @@
 /// A device that IP packets come from and go to: a TUN interface, or a stand-in for one in tests.
 ///
-/// Each packet is preceded by a ``VirtioNetHeader`` of 10 bytes, offload or not, so that there is one way to read and to write.
+/// Each packet is preceded by a `struct virtio_net_hdr` of 10 bytes, offload or not, so that there is one way to read and to write.
 ///
 /// One thread reads; any number of threads may write at the same time, because the kernel takes one packet per call.
 package protocol PacketDevice: AnyObject, Sendable {
@@ -26,7 +26,7 @@ package protocol PacketDevice: AnyObject, Sendable {
     /// Writes one packet. Both pointers are borrowed until the call returns, which is at once: the kernel queues or drops.
     ///
     /// - Parameters:
-    ///   - header: A ``VirtioNetHeader``, 10 bytes. It must have been made here, never taken from a remote.
+    ///   - header: A `struct virtio_net_hdr`, 10 bytes. It must have been made here, never taken from a remote.
     ///   - packet: An IP packet, or a super-packet as `header` describes it.
     /// - Returns: What became of it; all outcomes but `written` mean that it is lost and should be counted.
     func write(header: UnsafeRawPointer, packet: UnsafeRawBufferPointer) -> PacketWriteResult
@@ -34,10 +34,12 @@ package protocol PacketDevice: AnyObject, Sendable {
 
 /// Sizes that hold for every ``PacketDevice``.
 package enum PacketDeviceLimits {
+    /// The header in front of each packet.
+    package static let headerBytes = 10
     /// The largest packet a device hands out or takes: an IPv6 header (40 bytes) and the largest payload it can announce (65,535).
     package static let packetBytes = 65_575
     /// The smallest buffer to read into: a header and the largest packet.
-    package static let readBytes = VirtioNetHeader.byteCount + Self.packetBytes
+    package static let readBytes = Self.headerBytes + Self.packetBytes
 }
 
 /// What a device leaves to its reader: checksums, and cutting super-packets into segments.
