@@ -1,0 +1,256 @@
+/// The body of every refusal.
+package struct ErrorBody: Codable, Equatable, Sendable {
+    /// What is wrong, without a full stop.
+    package var error: String
+    /// What to do about it. Empty when there is nothing to say.
+    package var fix: String
+
+    /// Creates a body.
+    package init(error: String, fix: String) {
+        self.error = error
+        self.fix = fix
+    }
+}
+
+/// The reply to a change that has nothing to report.
+package struct Done: Codable, Equatable, Sendable {
+    /// What was done, one line for the operator; empty when it was so before.
+    package var message: String
+
+    /// Creates a reply.
+    package init(message: String) { self.message = message }
+}
+
+/// Asks for probes through the tunnel.
+package struct PingRequest: Codable, Equatable, Sendable {
+    /// A name, a peer ID or a unique prefix of either.
+    package var peer: String
+    /// The network, when the peer is in several.
+    package var network: String?
+    /// How many probes, 1…``maximumCount``.
+    package var count: Int
+    /// Milliseconds from one probe to the next, 10…60,000.
+    package var intervalMilliseconds: Int
+    /// Milliseconds to wait for each answer, 10…60,000.
+    package var timeoutMilliseconds: Int
+
+    /// The most probes one request may ask for.
+    package static let maximumCount = 1_000_000
+    /// What both spans of time may be.
+    package static let millisecondsRange = 10...60_000
+
+    /// Creates a request.
+    package init(
+        peer: String, network: String? = nil, count: Int, intervalMilliseconds: Int = 1000,
+        timeoutMilliseconds: Int = 5000
+    ) {
+        self.peer = peer
+        self.network = network
+        self.count = count
+        self.intervalMilliseconds = intervalMilliseconds
+        self.timeoutMilliseconds = timeoutMilliseconds
+    }
+}
+
+/// One line of the answer to ``PingRequest``: a probe that came back, or one that did not.
+package struct PingReply: Codable, Equatable, Sendable {
+    /// Counts from 1.
+    package var sequence: Int
+    /// The peer's ID.
+    package var peer: String
+    /// The peer's name.
+    package var name: String
+    /// The peer's first overlay address.
+    package var ip: String
+    /// The multiaddr of the path the probe took; `null` when none was there.
+    package var address: String?
+    /// The transport of that path.
+    package var transport: String?
+    /// The relay's peer ID, for a relayed path.
+    package var relay: String?
+    /// The lane it went on: `stream` or `datagram`.
+    package var lane: String?
+    /// Round-trip time in milliseconds; `null` when nothing came back.
+    package var rttMilliseconds: Double?
+    /// Why nothing came back; `null` when something did.
+    package var error: String?
+
+    /// Creates a reply.
+    package init(
+        sequence: Int, peer: String, name: String, ip: String, address: String? = nil, transport: String? = nil,
+        relay: String? = nil, lane: String? = nil, rttMilliseconds: Double? = nil, error: String? = nil
+    ) {
+        self.sequence = sequence
+        self.peer = peer
+        self.name = name
+        self.ip = ip
+        self.address = address
+        self.transport = transport
+        self.relay = relay
+        self.lane = lane
+        self.rttMilliseconds = rttMilliseconds
+        self.error = error
+    }
+
+    /// Writes every key, `null` where there is no value.
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(self.sequence, forKey: .sequence)
+        try container.encode(self.peer, forKey: .peer)
+        try container.encode(self.name, forKey: .name)
+        try container.encode(self.ip, forKey: .ip)
+        try container.encode(self.address, forKey: .address)
+        try container.encode(self.transport, forKey: .transport)
+        try container.encode(self.relay, forKey: .relay)
+        try container.encode(self.lane, forKey: .lane)
+        try container.encode(self.rttMilliseconds, forKey: .rttMilliseconds)
+        try container.encode(self.error, forKey: .error)
+    }
+}
+
+/// Every peer with all that is known about it.
+package struct PeerList: Codable, Equatable, Sendable {
+    /// One entry per network and peer.
+    package var peers: [PeerDetail]
+
+    /// Creates a list.
+    package init(peers: [PeerDetail]) { self.peers = peers }
+}
+
+/// What ``PeerReport`` says, and how the peer could be reached.
+package struct PeerDetail: Codable, Equatable, Sendable {
+    /// The network.
+    package var network: String
+    /// The peer's part of the status report.
+    package var peer: PeerReport
+    /// What identify said; empty before it did.
+    package var agent: String
+    /// The protocols it speaks, as identify said.
+    package var protocols: [String]
+    /// Known multiaddrs, with where they come from and how the last dial of each went.
+    package var addresses: [KnownAddress]
+
+    /// A multiaddr of a peer.
+    package struct KnownAddress: Codable, Equatable, Sendable {
+        /// The multiaddr.
+        package var address: String
+        /// `configuration`, `identify`, `mdns`, ….
+        package var source: String
+        /// Why the last dial of it failed; `null` when it did not fail or was never tried.
+        package var lastError: String?
+
+        /// Creates an entry.
+        package init(address: String, source: String, lastError: String?) {
+            self.address = address
+            self.source = source
+            self.lastError = lastError
+        }
+
+        /// Writes every key, `null` where there is no value.
+        package func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(self.address, forKey: .address)
+            try container.encode(self.source, forKey: .source)
+            try container.encode(self.lastError, forKey: .lastError)
+        }
+    }
+
+    /// Creates a detail.
+    package init(network: String, peer: PeerReport, agent: String, protocols: [String], addresses: [KnownAddress]) {
+        self.network = network
+        self.peer = peer
+        self.agent = agent
+        self.protocols = protocols
+        self.addresses = addresses
+    }
+}
+
+/// The overlay routes of every network.
+package struct RouteList: Codable, Equatable, Sendable {
+    /// Members' own addresses first, then prefixes behind them.
+    package var routes: [RouteEntry]
+
+    /// Creates a list.
+    package init(routes: [RouteEntry]) { self.routes = routes }
+}
+
+/// One overlay route.
+package struct RouteEntry: Codable, Equatable, Sendable {
+    /// The network.
+    package var network: String
+    /// The prefix.
+    package var route: String
+    /// The ID of the peer it leads to.
+    package var peer: String
+    /// That peer's name.
+    package var name: String
+    /// Where it comes from.
+    package var source: Source
+
+    /// Where a route comes from.
+    package enum Source: String, Codable, Sendable {
+        /// The peer's own overlay address.
+        case member
+        /// The configuration.
+        case configuration
+        /// `warren route add`: lasts until the daemon ends.
+        case addedByOperator = "operator"
+    }
+
+    /// Creates an entry.
+    package init(network: String, route: String, peer: String, name: String, source: Source) {
+        self.network = network
+        self.route = route
+        self.peer = peer
+        self.name = name
+        self.source = source
+    }
+}
+
+/// Adds a route until the daemon ends, or deletes one.
+package struct RouteRequest: Codable, Equatable, Sendable {
+    /// The prefix.
+    package var route: String
+    /// The peer it leads to: a name, a peer ID or a unique prefix of either. Needed to add, a condition to delete.
+    package var peer: String?
+    /// The network, when there are several.
+    package var network: String?
+
+    /// Creates a request.
+    package init(route: String, peer: String?, network: String?) {
+        self.route = route
+        self.peer = peer
+        self.network = network
+    }
+}
+
+/// What a reload changed.
+package struct ReloadReport: Codable, Equatable, Sendable {
+    /// What is different now, one line each (`home: peer c added`).
+    package var changes: [String]
+    /// Keys whose new value waits for a restart.
+    package var restartRequired: [String]
+    /// What the configuration says that this build skips.
+    package var warnings: [String]
+
+    /// Creates a report.
+    package init(changes: [String], restartRequired: [String], warnings: [String]) {
+        self.changes = changes
+        self.restartRequired = restartRequired
+        self.warnings = warnings
+    }
+}
+
+/// Which daemon answers.
+package struct VersionReport: Codable, Equatable, Sendable {
+    /// The daemon's version.
+    package var version: String
+    /// The agent string identify sends.
+    package var agent: String
+
+    /// Creates a report.
+    package init(version: String = BuildVersion.version, agent: String = BuildVersion.agent) {
+        self.version = version
+        self.agent = agent
+    }
+}
