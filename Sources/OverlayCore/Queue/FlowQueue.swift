@@ -224,6 +224,11 @@ package struct FlowQueue: ~Copyable {
                 continue
             }
             if flow.pointee.deficit >= first.length { return number }
+            if !isNew, self.oldFlows.head == self.oldFlows.tail {
+                // Alone: all the rounds that it would save for come now.
+                flow.pointee.deficit = first.length
+                return number
+            }
             flow.pointee.deficit &+= self.quantumBytes
             if isNew { Self.popFirst(&self.newFlows, table) } else { Self.popFirst(&self.oldFlows, table) }
             Self.append(number, to: &self.oldFlows, table)
@@ -302,12 +307,16 @@ package struct FlowQueue: ~Copyable {
 
     @inline(__always)
     private func forEachListedFlow(_ table: UnsafeMutablePointer<Flow>, _ visit: (Int) -> Void) {
-        for head in [self.newFlows.head, self.oldFlows.head] {
-            var number = head
-            while number != Self.none {
-                visit(Int(number))
-                number = table[Int(number)].next
-            }
+        Self.forEach(self.newFlows, table, visit)
+        Self.forEach(self.oldFlows, table, visit)
+    }
+
+    @inline(__always)
+    private static func forEach(_ list: FlowList, _ table: UnsafeMutablePointer<Flow>, _ visit: (Int) -> Void) {
+        var number = list.head
+        while number != Self.none {
+            visit(Int(number))
+            number = table[Int(number)].next
         }
     }
 

@@ -30,12 +30,14 @@ package struct PacketRef: Equatable, @unchecked Sendable {
         @inline(__always)
         package init(rawValue: UInt8) { self.rawValue = rawValue }
 
-        /// The transport checksum holds only the pseudo header's sum.
+        /// The transport checksum is still to be computed.
         package static let checksumPending = Flags(rawValue: 1 << 0)
         /// The packet is ECT(0), ECT(1) or CE: mark it rather than drop it.
         package static let ecnCapable = Flags(rawValue: 1 << 1)
         /// The packet is TCP.
         package static let tcp = Flags(rawValue: 1 << 2)
+        /// Only the first segment of the super-packet carries CWR.
+        package static let segmentsWithECN = Flags(rawValue: 1 << 3)
     }
 
     /// Bytes that a fresh packet keeps free in front of it.
@@ -117,6 +119,24 @@ package struct PacketRef: Equatable, @unchecked Sendable {
     package var segmentSize: UInt16 {
         get { self.header.pointee.segmentSize }
         nonmutating set { self.header.pointee.segmentSize = newValue }
+    }
+
+    /// What is still to be done to the packet, from ``segmentSize`` and ``flags``.
+    @inline(__always)
+    package var offload: OffloadMetadata {
+        get {
+            let flags = self.flags
+            return OffloadMetadata(
+                checksumPending: flags.contains(.checksumPending), segmentSize: self.segmentSize,
+                flags: flags.contains(.segmentsWithECN) ? .ecn : [])
+        }
+        nonmutating set {
+            self.segmentSize = newValue.segmentSize
+            var flags = self.flags.subtracting([.checksumPending, .segmentsWithECN])
+            if newValue.checksumPending { flags.insert(.checksumPending) }
+            if newValue.flags.contains(.ecn) { flags.insert(.segmentsWithECN) }
+            self.flags = flags
+        }
     }
 
     /// What is known of the packet.

@@ -28,8 +28,8 @@ package struct FrameHeader: Equatable, Sendable {
 package enum Frame {
     /// An IP packet with finished checksums.
     case packet(UnsafeRawBufferPointer)
-    /// An IP packet and the sender's *claim* of its segment size in bytes; 0 means that only a checksum is pending.
-    case superPacket(segmentSize: UInt16, UnsafeRawBufferPointer)
+    /// An IP packet and what the sender *claims* is still to be done to it.
+    case superPacket(OffloadMetadata, UnsafeRawBufferPointer)
     /// The last frame of this lane: frames of `epoch` follow on another.
     case move(epoch: UInt64)
     /// To be answered by an echo of the same number.
@@ -66,26 +66,28 @@ package enum FrameWriter {
     ///
     /// - Parameters:
     ///   - packetBytes: 1…65,597, which the caller has checked.
-    ///   - segmentSize: Transport payload bytes per segment; 0 when only a checksum is pending.
+    ///   - offload: What is still to be done to the packet.
     @inline(__always)
     package static func writeSuperPacketHeader(
-        packetBytes: Int, segmentSize: UInt16, at place: UnsafeMutableRawPointer
+        packetBytes: Int, offload: OffloadMetadata, at place: UnsafeMutableRawPointer
     ) {
         let header = FrameHeader(
             rawKind: FrameKind.superPacket.rawValue, bodyBytes: packetBytes + FrameLimits.superPacketPrefixBytes)
         place.storeBytes(of: header.word.bigEndian, as: UInt32.self)
-        place.storeBytes(of: segmentSize.bigEndian, toByteOffset: 4, as: UInt16.self)
-        place.storeBytes(of: 0, toByteOffset: 6, as: UInt8.self)
+        place.storeBytes(of: offload.segmentSize.bigEndian, toByteOffset: 4, as: UInt16.self)
+        place.storeBytes(of: offload.flags.rawValue, toByteOffset: 6, as: UInt8.self)
     }
 
     /// Puts the header that `packet` needs in front of it: a super-packet's when it wants segmentation or a checksum.
     ///
-    /// - Returns: `false`, with the packet unchanged, when its head room or a body limit is too small for that.
+    /// - Returns: `false`, with the packet unchanged, when its head room or a body limit is too small for that, or when it has a
+    ///   segment size but no pending checksum, which no receiver could tell apart.
     @inline(__always)
     package static func prependHeader(to packet: PacketRef) -> Bool {
         let length = packet.length
-        if packet.segmentSize == 0, !packet.flags.contains(.checksumPending) {
-            guard length > 0, length <= FrameLimits.packetBodyBytes,
+        let offload = packet.offload
+        if !offload.checksumPending {
+            guard offload.segmentSize == 0, length > 0, length <= FrameLimits.packetBodyBytes,
                 let place = packet.prepend(FrameLimits.headerBytes)
             else { return false }
             self.writePacketHeader(packetBytes: length, at: place)
@@ -93,7 +95,7 @@ package enum FrameWriter {
             guard length > 0, length <= FrameLimits.packetBodyBytes - FrameLimits.superPacketPrefixBytes,
                 let place = packet.prepend(FrameLimits.headRoomBytes)
             else { return false }
-            self.writeSuperPacketHeader(packetBytes: length, segmentSize: packet.segmentSize, at: place)
+            self.writeSuperPacketHeader(packetBytes: length, offload: offload, at: place)
         }
         return true
     }

@@ -35,7 +35,7 @@ package enum FrameLimits {
     /// Kind and length.
     package static let headerBytes = 4
     /// Segment size and flags, in front of the packet in a super-packet's body.
-    package static let superPacketPrefixBytes = 3
+    package static let superPacketPrefixBytes = OffloadMetadata.wireByteCount
     /// Header and prefix: what a sender needs as head room in front of any packet.
     package static let headRoomBytes = headerBytes + superPacketPrefixBytes
     /// The longest body of a packet or super-packet.

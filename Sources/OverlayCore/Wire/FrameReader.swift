@@ -173,10 +173,12 @@ package struct FrameReader: ~Copyable {
             handle(.packet(UnsafeRawBufferPointer(start: body, count: header.bodyBytes)))
         case FrameKind.superPacket.rawValue:
             let prefix = FrameLimits.superPacketPrefixBytes
+            let offload = OffloadMetadata(
+                checksumPending: true, segmentSize: UInt16(bigEndian: body.loadUnaligned(as: UInt16.self)),
+                flags: OffloadMetadata.Flags(rawValue: body.load(fromByteOffset: 2, as: UInt8.self)))
             handle(
                 .superPacket(
-                    segmentSize: UInt16(bigEndian: body.loadUnaligned(as: UInt16.self)),
-                    UnsafeRawBufferPointer(start: body + prefix, count: header.bodyBytes - prefix)))
+                    offload, UnsafeRawBufferPointer(start: body + prefix, count: header.bodyBytes - prefix)))
         case FrameKind.move.rawValue:
             handle(.move(epoch: UInt64(bigEndian: body.loadUnaligned(as: UInt64.self))))
         case FrameKind.probe.rawValue:

@@ -1,3 +1,5 @@
+internal import Multiformats
+
 /// What both ends of a packet stream hold to after their hellos.
 package struct Agreement: Hashable, Sendable {
     /// The network whose packets the stream carries.
@@ -183,16 +185,21 @@ private struct GreetingBuffer: Sendable {
     /// The greeting and what followed it, once it is complete.
     mutating func receive(_ chunk: [UInt8]) throws(HelloError) -> (Greeting, leftover: [UInt8])? {
         self.bytes.append(contentsOf: chunk)
-        switch LengthPrefix.read(self.bytes, limit: FrameLimits.greetingBytes) {
-        case .incomplete:
+        var start = self.bytes.startIndex
+        let length: UInt64
+        do throws(VarintError) {
+            length = try Varint.decode(self.bytes, at: &start)
+        } catch .truncated {
+            // Nothing within the limit needs a third byte.
+            guard self.bytes.count < 2 else { throw .badLength }
             return nil
-        case .invalid:
+        } catch {
             throw .badLength
-        case .message(let length, let prefixBytes):
-            let end = prefixBytes + length
-            guard self.bytes.count >= end else { return nil }
-            let greeting = try Greeting(body: self.bytes[prefixBytes..<end])
-            return (greeting, Array(self.bytes[end...]))
         }
+        guard length <= UInt64(FrameLimits.greetingBytes) else { throw .badLength }
+        let end = start + Int(length)
+        guard self.bytes.count >= end else { return nil }
+        let greeting = try Greeting(body: self.bytes[start..<end])
+        return (greeting, Array(self.bytes[end...]))
     }
 }

@@ -34,7 +34,8 @@
 //   else  skipped                                                                              4096
 //
 // Integers are big-endian. A fixed body may be longer than its fields: what follows them is ignored. Segment size 0 means
-// that only a checksum is pending; else it is the transport payload bytes per segment. Flags are sent as 0 and ignored.
+// that only a checksum is pending; else it is the transport payload bytes per segment. Bit 0 of the flags
+// says that TCP's CWR belongs to the first segment only; a super-packet with any other flag is dropped as malformed.
 // A segment size is a claim: the receiver parses the packet itself and builds the offload header from what it parsed.
 
 #if canImport(FoundationEssentials)
