@@ -82,6 +82,9 @@ import Testing
         #expect(later.transportProtocol == .udp)
         #expect(later.payloadOffset == 20)
         #expect(try v4(0x0005).fragment == .later)
+        var last = PacketBuilder(.ipv4, .other(.udp), payload: [1, 2, 3, 4, 5, 6, 7])
+        last.fragmentField = 0x1fff
+        #expect(try parse(last.bytes).fragment == .later)
 
         func v6(_ field: UInt16, next: UInt8 = 17) throws -> IPPacket {
             var builder = PacketBuilder(.ipv6, .udp, payload: [UInt8](repeating: 1, count: 32))
@@ -171,6 +174,10 @@ import Testing
             Malformed(
                 "extension of 7 bytes", .malformedExtensionHeader, extensions([], other(IPProtocol(rawValue: 60)), 7)),
             Malformed(
+                "extension of 1 byte", .malformedExtensionHeader, extensions([], other(IPProtocol(rawValue: 43)), 1)),
+            Malformed(
+                "extension of 0 bytes", .malformedExtensionHeader, extensions([], other(IPProtocol(rawValue: 0)), 0)),
+            Malformed(
                 "fragment header of 7 bytes", .malformedExtensionHeader,
                 extensions([], other(IPProtocol(rawValue: 44)), 7)),
             Malformed(
@@ -183,7 +190,7 @@ import Testing
                 "IPv6 fragment beyond the end", .malformedFragment,
                 extensions([(44, [0, 0, 0xff, 0xf8, 0, 0, 0, 1])], .udp, 8)),
             Malformed("fragment of odd length", .malformedFragment, fragment(0x2000, .udp, 15)),
-            Malformed("fragment beyond the end", .malformedFragment, fragment(0x1fff, .udp, 16)),
+            Malformed("fragment to byte 65,536", .malformedFragment, fragment(0x1fff, other(.udp), 8)),
             Malformed("empty fragment", .malformedFragment, fragment(0x0010, other(.udp), 0)),
             Malformed("tiny first fragment", .malformedFragment, fragment(0x2000, other(.tcp), 16)),
             Malformed("tiny first fragment by header length", .malformedFragment, fragment(0x2000, Self.tcp, 4)) {

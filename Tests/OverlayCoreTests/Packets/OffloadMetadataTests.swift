@@ -380,6 +380,9 @@ import Testing
                 "checksum at the wrong offset", tcp4, .needsChecksum, .none, start: 20, offset: 6,
                 .failure(.checksumElsewhere)),
             Local(
+                "checksum from the wrong start", tcp4, .needsChecksum, .none, start: 18, offset: 18,
+                .failure(.checksumElsewhere)),
+            Local(
                 "checksum far outside", tcp4, .needsChecksum, .none, start: 65_535, offset: 65_535,
                 .failure(.checksumElsewhere)),
         ]
@@ -428,6 +431,14 @@ import Testing
             checksumOffset: 16)
         #expect(bytes.withUnsafeMutableBytes { header.completeChecksum(in: $0) })
         #expect(bytes == outer(inner.bytes))
+
+        // A checksum of zero is written as all ones.
+        var zero: [UInt8] = [0xff, 0xfe, 0, 1, 0, 0]
+        let small = VirtioNetHeader(
+            flags: .needsChecksum, segmentation: .none, headerByteCount: 0, segmentSize: 0, checksumStart: 0,
+            checksumOffset: 4)
+        #expect(zero.withUnsafeMutableBytes { small.completeChecksum(in: $0) })
+        #expect(zero == [0xff, 0xfe, 0, 1, 0xff, 0xff])
 
         let unchanged = bytes
         header.checksumOffset = UInt16(bytes.count - 44 - 1)

@@ -74,7 +74,10 @@ import Testing
         var fragment = self.syn(.ipv4, option)
         fragment.payload = [UInt8](repeating: 0, count: 8)
         fragment.fragmentField = 0x2000
+        var atTheEnd = self.syn(.ipv4, [1, 1, 1, 2])
+        atTheEnd.payload = []
         let cases: [(String, PacketBuilder, Int)] = [
+            ("option at the end of the packet", atTheEnd, 1_280),
             ("no SYN", self.syn(.ipv4, option, flags: .ack), 1_280),
             ("small enough", self.syn(.ipv4, [2, 4] + big(UInt16(1_240))), 1_280),
             ("no option", self.syn(.ipv4, [1, 1, 1, 1]), 1_280),

@@ -67,6 +67,20 @@ import Testing
         }
     }
 
+    @Test func sendsUDPZeroAsAllOnes() throws {
+        for family in [IPAddress.Family.ipv4, .ipv6] {
+            var builder = PacketBuilder(family, .udp, payload: [0, 0])
+            // The first segment's sum is all ones, so that its complement is zero.
+            let rest = builder.bytes(checksumField: 0)[builder.networkByteCount...]
+            builder.payload = big(~slowSum(big(builder.pseudoHeaderSum) + rest))
+            let field = builder.networkByteCount + 6
+            builder.payload.append(7)
+            let pieces = try self.cut(builder.bytes, self.pending(2))
+            #expect(pieces == builder.segments(of: 2))
+            #expect(pieces[0][field] == 0xff && pieces[0][field + 1] == 0xff)
+        }
+    }
+
     @Test func finishesPacketsOfOneSegment() throws {
         let builder = PacketBuilder(.ipv6, .udp, payload: [1, 2, 3])
         let unfinished = builder.bytes(checksumField: 0x1234)
