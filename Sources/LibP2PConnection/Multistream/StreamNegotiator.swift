@@ -60,7 +60,8 @@ package enum StreamNegotiator {
     ///   - listed: What `ls` is answered with, as far as one message holds it.
     ///   - accepts: Asked on the event loop, once for each proposal.
     package static func listen(
-        _ stream: any ByteStream, listed: [ProtocolID] = [], accepts: @escaping (ProtocolID) -> Bool, timeout: TimeAmount
+        _ stream: any ByteStream, listed: [ProtocolID] = [], accepts: @escaping (ProtocolID) -> Bool,
+        timeout: TimeAmount
     ) -> EventLoopFuture<NegotiatedByteStream> {
         let negotiated = NegotiatedByteStream(
             stream, phase: .listening(MultistreamListener(listed: listed), accepts: accepts), timeout: timeout)

@@ -47,7 +47,8 @@ struct NoiseHandshake {
 
     /// A machine with static and ephemeral keys of its own. They are parameters for the sake of test vectors.
     init(
-        _ configuration: Configuration, staticKey: NoiseXX.PrivateKey = .init(), ephemeralKey: NoiseXX.PrivateKey = .init()
+        _ configuration: Configuration, staticKey: NoiseXX.PrivateKey = .init(),
+        ephemeralKey: NoiseXX.PrivateKey = .init()
     ) {
         self.configuration = configuration
         self.staticKey = staticKey
@@ -85,7 +86,8 @@ struct NoiseHandshake {
                 }
                 if let remote, self.noise.isFinished {
                     let session = NoiseSession(
-                        remotePeer: remote.peer, remoteKey: remote.key, muxer: remote.muxer, keys: try self.noise.split(),
+                        remotePeer: remote.peer, remoteKey: remote.key, muxer: remote.muxer,
+                        keys: try self.noise.split(),
                         handshakeHash: self.noise.handshakeHash)
                     self.isOver = true
                     return .finished(session, reply: out, leftover: self.received)
@@ -107,7 +109,9 @@ struct NoiseHandshake {
     private mutating func nextMessage() throws(NoiseError) -> [UInt8]? {
         guard let length = self.received.getInteger(at: self.received.readerIndex, as: UInt16.self) else { return nil }
         guard length <= Self.maximumMessageBytes else { throw .handshakeMessageTooLong(bytes: Int(length)) }
-        guard let message = self.received.getBytes(at: self.received.readerIndex + 2, length: Int(length)) else { return nil }
+        guard let message = self.received.getBytes(at: self.received.readerIndex + 2, length: Int(length)) else {
+            return nil
+        }
         self.received.moveReaderIndex(forwardBy: 2 + Int(length))
         return message
     }

@@ -13,7 +13,7 @@ enum NoiseRecord {
     static let overheadBytes = lengthBytes + RecordCipher.tagBytes
 }
 
-/// Packs buffers into records, in order.
+/// Packs buffers into records, in order, and seals them.
 ///
 /// A buffer goes whole into the record at hand if it fits. If not, it is split when it is larger than ``splitBytes``, so that bulk
 /// fills its records; a smaller one starts the next record, so that a header stays together with what it announces.
@@ -22,6 +22,10 @@ struct NoiseRecordPacker: ~Copyable {
     static let splitBytes = 16_384
     /// How many records share an outgoing buffer. Four full ones are about 256 KiB.
     static let recordsPerBuffer = 4
+    /// From this size on a buffer is encrypted from where it lies. Smaller ones are gathered first: a call of the cipher costs
+    /// more than copying them. Copying large ones is not only waste: when source and target lie almost the same distance into
+    /// their pages, as fresh large allocations do, it takes as long as the encryption.
+    static let directBytes = 4096
 
     private let buffers: [ByteBuffer]
     private var index = 0
@@ -56,24 +60,18 @@ struct NoiseRecordPacker: ~Copyable {
             guard let start = room.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return 0 }
             var used = 0
             var records = 0
-            while self.remainingBytes > 0, records < Self.recordsPerBuffer {
-                let free = min(capacity, room.count) - used - NoiseRecord.overheadBytes
-                guard free > 0 else { break }
-                let record = start + used
-                let plaintext = record + NoiseRecord.lengthBytes
-                let count = self.gather(into: plaintext, room: min(free, NoiseRecord.maximumPlaintextBytes))
-                do throws(NoiseError) {
-                    try sealer.seal(plaintext, count: count)
-                } catch {
-                    failure = error
-                    break
+            do throws(NoiseError) {
+                while self.remainingBytes > 0, records < Self.recordsPerBuffer {
+                    let free = min(capacity, room.count) - used - NoiseRecord.overheadBytes
+                    guard free > 0 else { break }
+                    let count = try self.sealRecord(
+                        at: start + used, room: min(free, NoiseRecord.maximumPlaintextBytes), sealer: &sealer)
+                    used += count + NoiseRecord.overheadBytes
+                    packed += count
+                    records += 1
                 }
-                let length = UInt16(truncatingIfNeeded: count + RecordCipher.tagBytes)
-                record[0] = UInt8(truncatingIfNeeded: length >> 8)
-                record[1] = UInt8(truncatingIfNeeded: length)
-                used += count + NoiseRecord.overheadBytes
-                packed += count
-                records += 1
+            } catch {
+                failure = error
             }
             return used
         }
@@ -81,40 +79,65 @@ struct NoiseRecordPacker: ~Copyable {
         return packed
     }
 
-    /// Copies the next record's plaintext.
-    private mutating func gather(into target: UnsafeMutablePointer<UInt8>, room: Int) -> Int {
+    /// Makes the next record, with at most `room` bytes of plaintext; returns how many there are.
+    private mutating func sealRecord(
+        at record: UnsafeMutablePointer<UInt8>, room: Int, sealer: inout RecordSealer
+    ) throws(NoiseError) -> Int {
+        let target = record + NoiseRecord.lengthBytes
         var count = 0
-        while self.index < self.buffers.count {
-            let rest = self.buffers[self.index].readableBytes - self.offset
-            let free = room - count
-            let taken: Int
-            if rest <= free {
-                taken = rest
-            } else if free > 0, rest > Self.splitBytes || count == 0 {
-                taken = free
-            } else {
-                break
+        // Gathered and encrypted so far; what lies between this and `count` is gathered only.
+        var sealed = 0
+        try sealer.begin()
+        while let taken = self.nextPiece(free: room - count, isFirst: count == 0) {
+            let view = self.buffers[self.index]
+            var failure: NoiseError?
+            view.withUnsafeReadableBytes { bytes in
+                guard let start = bytes.baseAddress else { return }
+                let source = (start + self.offset).assumingMemoryBound(to: UInt8.self)
+                if taken < Self.directBytes {
+                    (target + count).update(from: source, count: taken)
+                    count += taken
+                    return
+                }
+                do throws(NoiseError) {
+                    try sealer.update(target + sealed, into: target + sealed, count: count - sealed)
+                    try sealer.update(source, into: target + count, count: taken)
+                } catch {
+                    failure = error
+                }
+                count += taken
+                sealed = count
             }
-            self.buffers[self.index].withUnsafeReadableBytes { bytes in
-                guard let source = bytes.baseAddress else { return }
-                UnsafeMutableRawPointer(target + count).copyMemory(from: source + self.offset, byteCount: taken)
-            }
-            count += taken
-            if taken == rest {
+            if let failure { throw failure }
+            self.remainingBytes -= taken
+            self.offset += taken
+            if self.offset == view.readableBytes {
                 self.index += 1
                 self.offset = 0
-            } else {
-                self.offset += taken
-                break
             }
         }
-        self.remainingBytes -= count
+        try sealer.update(target + sealed, into: target + sealed, count: count - sealed)
+        try sealer.finish(tag: target + count)
+        let length = count + RecordCipher.tagBytes
+        record[0] = UInt8(truncatingIfNeeded: length >> 8)
+        record[1] = UInt8(truncatingIfNeeded: length)
         return count
+    }
+
+    /// How much of the buffer at hand goes into a record that has room for `free` more; `nil` when the record is complete.
+    private func nextPiece(free: Int, isFirst: Bool) -> Int? {
+        guard self.index < self.buffers.count else { return nil }
+        let rest = self.buffers[self.index].readableBytes - self.offset
+        if rest <= free { return rest }
+        return free > 0 && (isFirst || rest > Self.splitBytes) ? free : nil
     }
 }
 
 /// Cuts input into records and opens them. Input comes in chunks of any size.
 struct NoiseRecordReader: ~Copyable {
+    /// From this size on the beginning of a record is kept where it lies, at the cost of holding the chunk it came with.
+    static let sharedBytes = 4096
+
     private var opener: RecordOpener
     /// The beginning of a record whose end has not arrived.
     private var carried = ByteBuffer()
@@ -133,38 +156,49 @@ struct NoiseRecordReader: ~Copyable {
         return total
     }
 
-    /// Keeps `bytes` for later.
+    /// Keeps `bytes`, which complete no record, for later.
     mutating func carry(_ bytes: ByteBuffer) {
-        self.carried.writeImmutableBuffer(bytes)
+        if self.carried.readableBytes == 0, bytes.readableBytes >= Self.sharedBytes {
+            self.carried = bytes.slice()
+        } else {
+            self.carried.writeImmutableBuffer(bytes)
+        }
     }
 
     /// Opens all records that `bytes` complete, appends their plaintext to `plaintext`, and carries over the rest.
     ///
     /// - Returns: Why the input ends here, in which case `plaintext` has what came before.
     mutating func read(_ bytes: ByteBuffer, into plaintext: inout ByteBuffer) -> NoiseError? {
-        var input = bytes
-        if self.carried.readableBytes > 0, let length = self.firstLength(with: bytes) {
-            // Only what completes this record is copied; the records behind it are opened where they are.
-            let missing = NoiseRecord.lengthBytes + length - self.carried.readableBytes
-            guard let rest = input.readSlice(length: max(missing, 0)) else {
-                self.carry(input)
-                return nil
+        let carried = self.carried
+        var consumed = 0
+        var failure: NoiseError?
+        _ = carried.withUnsafeReadableBytes { carried in
+            bytes.withUnsafeReadableBytes { bytes in
+                plaintext.writeWithUnsafeMutableBytes(minimumWritableBytes: carried.count + bytes.count) { room in
+                    var written = 0
+                    do throws(NoiseError) {
+                        try self.open(
+                            carried.assumingMemoryBound(to: UInt8.self), bytes.assumingMemoryBound(to: UInt8.self),
+                            into: room.assumingMemoryBound(to: UInt8.self), consumed: &consumed, written: &written)
+                    } catch {
+                        failure = error
+                    }
+                    return written
+                }
             }
-            self.carried.writeImmutableBuffer(rest)
-            let failure = self.openRecords(of: self.carried, into: &plaintext).failure
-            self.carried.clear()
-            if let failure { return failure }
         }
-        let (consumed, failure) = self.openRecords(of: input, into: &plaintext)
         if let failure { return failure }
-        input.moveReaderIndex(forwardBy: consumed)
-        self.carry(input)
+        var rest = bytes
+        rest.moveReaderIndex(forwardBy: consumed)
+        if consumed > 0 { self.carried = ByteBuffer() }
+        if rest.readableBytes > 0 { self.carry(rest) }
         return nil
     }
 
     /// Lets go of memory that is not needed.
     mutating func shrink() {
-        if self.carried.readableBytes == 0 { self.carried = ByteBuffer() }
+        self.carried =
+            self.carried.readableBytes == 0 ? ByteBuffer() : ByteBuffer(bytes: self.carried.readableBytesView)
     }
 
     /// The length that the first record announces, taken from what is carried and then from `bytes`.
@@ -179,34 +213,31 @@ struct NoiseRecordReader: ~Copyable {
         return Int(high) << 8 | Int(low)
     }
 
-    /// Opens the complete records at the start of `input`; `consumed` is how many bytes those took.
-    private mutating func openRecords(
-        of input: ByteBuffer, into plaintext: inout ByteBuffer
-    ) -> (consumed: Int, failure: NoiseError?) {
-        var consumed = 0
-        var failure: NoiseError?
-        input.withUnsafeReadableBytes { source in
-            guard let source = source.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return }
-            let total = input.readableBytes
-            plaintext.writeWithUnsafeMutableBytes(minimumWritableBytes: total) { room in
-                guard let target = room.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return 0 }
-                var written = 0
-                while total - consumed >= NoiseRecord.lengthBytes {
-                    let length = Int(source[consumed]) << 8 | Int(source[consumed + 1])
-                    guard total - consumed - NoiseRecord.lengthBytes >= length else { break }
-                    do throws(NoiseError) {
-                        try self.opener.open(
-                            source + consumed + NoiseRecord.lengthBytes, count: length, into: target + written)
-                    } catch {
-                        failure = error
-                        break
-                    }
-                    consumed += NoiseRecord.lengthBytes + length
-                    written += length - RecordCipher.tagBytes
-                }
-                return written
-            }
+    /// Opens the complete records of `carried` followed by `bytes`; only the first can lie in both.
+    ///
+    /// - Parameters:
+    ///   - consumed: How much of `bytes` belongs to complete records; when 0, `carried` is still needed.
+    ///   - written: How much plaintext there is, also after an error.
+    private mutating func open(
+        _ carried: UnsafeBufferPointer<UInt8>, _ bytes: UnsafeBufferPointer<UInt8>,
+        into plaintext: UnsafeMutableBufferPointer<UInt8>, consumed: inout Int, written: inout Int
+    ) throws(NoiseError) {
+        guard let target = plaintext.baseAddress else { return }
+        let total = carried.count + bytes.count
+        /// Position of the next record, as if the two were one.
+        var position = 0
+        while total - position >= NoiseRecord.lengthBytes {
+            let high = position < carried.count ? carried[position] : bytes[position - carried.count]
+            let low = position + 1 < carried.count ? carried[position + 1] : bytes[position + 1 - carried.count]
+            let start = position + NoiseRecord.lengthBytes
+            let end = start + Int(high) << 8 + Int(low)
+            guard end <= total else { break }
+            let head = UnsafeBufferPointer(rebasing: carried[min(start, carried.count)...])
+            let tail = UnsafeBufferPointer(
+                rebasing: bytes[max(start - carried.count, 0)..<max(end - carried.count, 0)])
+            written += try self.opener.open(head, tail, into: target + written)
+            position = end
+            consumed = end - carried.count
         }
-        return (consumed, failure)
     }
 }

@@ -4,9 +4,8 @@ package import NIOCore
 /// The transport phase of Noise: plain bytes in, encrypted records out, and the other way round.
 ///
 /// Out: ``write(_:)`` only queues. ``flush()``
-///  1. packs all that is queued, in order, into as few records as will hold it (``NoiseRecordPacker``): one copy into an outgoing
-///     buffer that has room for each record's length and tag;
-///  2. seals each record in place;
+///  1. packs all that is queued, in order, into as few records as will hold it (``NoiseRecordPacker``);
+///  2. encrypts straight into outgoing buffers that have room for each record's length and tag, after gathering what is small;
 ///  3. hands the outgoing buffers to the stream beneath, and flushes that once.
 ///
 /// In: all records that a chunk of input completes are opened into one buffer, which the receiver gets in one call. A record that
@@ -172,7 +171,7 @@ package final class NoiseStream: ByteStream, ByteStreamReceiver, @unchecked Send
 
     package func received(_ bytes: ByteBuffer) {
         guard case .open = self.phase else { return }
-        guard self.wantsReading, self.held.readableBytes == 0 else {
+        guard self.wantsReading, self.owner != nil, self.held.readableBytes == 0 else {
             self.held.writeImmutableBuffer(bytes)
             return
         }
@@ -240,7 +239,7 @@ package final class NoiseStream: ByteStream, ByteStreamReceiver, @unchecked Send
 
     /// Delivers what was held back as long as it is wanted; true when nothing is left and more may come.
     private func releaseHeldInput() -> Bool {
-        guard case .open = self.phase else { return false }
+        guard case .open = self.phase, self.owner != nil else { return false }
         if self.held.readableBytes > 0 {
             let bytes = self.held
             self.held = ByteBuffer()

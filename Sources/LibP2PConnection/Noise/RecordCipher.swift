@@ -3,7 +3,8 @@ import Crypto
 
 /// Seals records with ChaCha20-Poly1305 under one key and a counted nonce: 32 zero bits, then the record's number, little-endian.
 ///
-/// One OpenSSL context holds the key schedule; a record only sets the nonce, and allocates nothing.
+/// One OpenSSL context holds the key schedule; a record only sets the nonce, and allocates nothing. A record is made of any number
+/// of pieces: ``begin()``, then ``update(_:into:count:)`` for each, then ``finish(tag:)``.
 struct RecordSealer: ~Copyable {
     private let context: OpaquePointer
     /// The number of the next record.
@@ -21,20 +22,25 @@ struct RecordSealer: ~Copyable {
         EVP_CIPHER_CTX_free(self.context)
     }
 
-    /// Encrypts `count` bytes in place and writes the tag behind them.
-    ///
-    /// - Parameter record: `count` bytes of plaintext, with room for ``RecordCipher/tagBytes`` more.
-    mutating func seal(_ record: UnsafeMutablePointer<UInt8>, count: Int) throws(NoiseError) {
-        guard self.nextRecord < .max else { throw .nonceExhausted }
-        let length = Int32(truncatingIfNeeded: count)
-        var written: Int32 = 0
-        let context = self.context
-        guard RecordCipher.withNonce(self.nextRecord, { EVP_EncryptInit_ex(context, nil, nil, nil, $0) }) == 1,
-            count == 0 || EVP_EncryptUpdate(context, record, &written, record, length) == 1,
-            EVP_EncryptFinal_ex(context, record + count, &written) == 1,
-            EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, Int32(RecordCipher.tagBytes), record + count) == 1
-        else { throw RecordCipher.failure() }
+    /// Starts the next record.
+    mutating func begin() throws(NoiseError) {
+        try RecordCipher.begin(self.context, record: self.nextRecord)
         self.nextRecord += 1
+    }
+
+    /// Encrypts a piece of the record, in place or to a place that does not overlap.
+    func update(
+        _ plaintext: UnsafePointer<UInt8>, into ciphertext: UnsafeMutablePointer<UInt8>, count: Int
+    ) throws(NoiseError) {
+        try RecordCipher.update(self.context, plaintext, into: ciphertext, count: count)
+    }
+
+    /// Ends the record; its tag goes where there is room for ``RecordCipher/tagBytes``.
+    func finish(tag: UnsafeMutablePointer<UInt8>) throws(NoiseError) {
+        var written: Int32 = 0
+        guard EVP_CipherFinal_ex(self.context, tag, &written) == 1,
+            EVP_CIPHER_CTX_ctrl(self.context, EVP_CTRL_AEAD_GET_TAG, Int32(RecordCipher.tagBytes), tag) == 1
+        else { throw RecordCipher.failure() }
     }
 }
 
@@ -56,30 +62,45 @@ struct RecordOpener: ~Copyable {
         EVP_CIPHER_CTX_free(self.context)
     }
 
-    /// Decrypts a record out of place. After an error, what is at `plaintext` must not be used, nor the opener.
+    /// Decrypts a record that lies in two places. After an error, what is at `plaintext` must not be used, nor the opener.
     ///
     /// - Parameters:
-    ///   - record: Ciphertext, then the tag: `count` bytes, at least ``RecordCipher/tagBytes``.
-    ///   - plaintext: Room for `count` less the tag. It does not overlap `record`.
+    ///   - head: The beginning of ciphertext and tag; may be empty.
+    ///   - tail: The rest. Both together have at least ``RecordCipher/tagBytes`` bytes.
+    ///   - plaintext: Room for both less the tag. It overlaps neither.
+    /// - Returns: How much plaintext there is.
     mutating func open(
-        _ record: UnsafePointer<UInt8>, count: Int, into plaintext: UnsafeMutablePointer<UInt8>
-    ) throws(NoiseError) {
+        _ head: UnsafeBufferPointer<UInt8>, _ tail: UnsafeBufferPointer<UInt8>,
+        into plaintext: UnsafeMutablePointer<UInt8>
+    ) throws(NoiseError) -> Int {
+        let count = head.count + tail.count
         guard count >= RecordCipher.tagBytes else { throw .recordTooShort(bytes: count) }
-        guard self.nextRecord < .max else { throw .nonceExhausted }
+        try RecordCipher.begin(self.context, record: self.nextRecord)
         let length = count - RecordCipher.tagBytes
-        let tag = UnsafeMutablePointer(mutating: record + length)
-        var written: Int32 = 0
-        let context = self.context
-        guard RecordCipher.withNonce(self.nextRecord, { EVP_DecryptInit_ex(context, nil, nil, nil, $0) }) == 1,
-            EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, Int32(RecordCipher.tagBytes), tag) == 1,
-            length == 0
-                || EVP_DecryptUpdate(context, plaintext, &written, record, Int32(truncatingIfNeeded: length)) == 1
-        else { throw RecordCipher.failure() }
-        guard EVP_DecryptFinal_ex(context, plaintext + length, &written) == 1 else {
+        let headLength = min(head.count, length)
+        if let start = head.baseAddress {
+            try RecordCipher.update(self.context, start, into: plaintext, count: headLength)
+        }
+        if let start = tail.baseAddress {
+            try RecordCipher.update(self.context, start, into: plaintext + headLength, count: length - headLength)
+        }
+        var tag: (UInt64, UInt64) = (0, 0)
+        let isAuthentic = withUnsafeMutableBytes(of: &tag) { tag in
+            for index in 0..<RecordCipher.tagBytes {
+                let position = length + index
+                tag[index] = position < head.count ? head[position] : tail[position - head.count]
+            }
+            var written: Int32 = 0
+            return EVP_CIPHER_CTX_ctrl(
+                self.context, EVP_CTRL_AEAD_SET_TAG, Int32(RecordCipher.tagBytes), tag.baseAddress) == 1
+                && EVP_CipherFinal_ex(self.context, plaintext + length, &written) == 1
+        }
+        guard isAuthentic else {
             ERR_clear_error()
             throw .recordNotAuthentic(number: self.nextRecord)
         }
         self.nextRecord += 1
+        return length
     }
 }
 
@@ -89,15 +110,9 @@ enum RecordCipher {
     static let tagBytes = 16
     static let keyBytes = 32
 
-    /// Lends the 12-byte nonce of a record.
-    @inline(__always)
-    static func withNonce(_ record: UInt64, _ body: (UnsafePointer<UInt8>) -> Int32) -> Int32 {
-        let low = UInt32(truncatingIfNeeded: record).littleEndian
-        let high = UInt32(truncatingIfNeeded: record >> 32).littleEndian
-        return withUnsafePointer(to: (UInt32(0), low, high)) { nonce in
-            nonce.withMemoryRebound(to: UInt8.self, capacity: 12) { body($0) }
-        }
-    }
+    /// The library runs the cipher over a whole piece and then the authenticator; a piece of this size is still in the
+    /// nearest cache the second time.
+    private static let pieceBytes = 8192
 
     static func makeContext(key: SymmetricKey, sealing: Bool) throws(NoiseError) -> OpaquePointer {
         guard key.bitCount == self.keyBytes * 8, let context = EVP_CIPHER_CTX_new() else { throw .cipherFailed }
@@ -110,6 +125,34 @@ enum RecordCipher {
             throw self.failure()
         }
         return context
+    }
+
+    /// Sets the nonce; key and direction stay.
+    static func begin(_ context: OpaquePointer, record: UInt64) throws(NoiseError) {
+        // The last nonce is reserved.
+        guard record < .max else { throw .nonceExhausted }
+        let low = UInt32(truncatingIfNeeded: record).littleEndian
+        let high = UInt32(truncatingIfNeeded: record >> 32).littleEndian
+        let isSet = withUnsafePointer(to: (UInt32(0), low, high)) { nonce in
+            nonce.withMemoryRebound(to: UInt8.self, capacity: 12) { nonce in
+                EVP_CipherInit_ex(context, nil, nil, nil, nonce, -1) == 1
+            }
+        }
+        guard isSet else { throw self.failure() }
+    }
+
+    static func update(
+        _ context: OpaquePointer, _ source: UnsafePointer<UInt8>, into target: UnsafeMutablePointer<UInt8>, count: Int
+    ) throws(NoiseError) {
+        var done = 0
+        var written: Int32 = 0
+        while done < count {
+            let piece = min(self.pieceBytes, count - done)
+            guard EVP_CipherUpdate(context, target + done, &written, source + done, Int32(piece)) == 1 else {
+                throw self.failure()
+            }
+            done += piece
+        }
     }
 
     /// Leaves nothing in the thread's error queue for its next user to stumble over.

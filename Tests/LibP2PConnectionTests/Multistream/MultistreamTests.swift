@@ -191,11 +191,14 @@ private func buffer(_ bytes: [UInt8]) -> ByteBuffer { ByteBuffer(bytes: bytes) }
             return
         }
         #expect(answer.getInteger(at: 0, as: UInt8.self) ?? 0 >= 0x80)
-        let length = Int(answer.readInteger(as: UInt8.self) ?? 0) & 0x7f | Int(answer.readInteger(as: UInt8.self) ?? 0) << 7
+        let length =
+            Int(answer.readInteger(as: UInt8.self) ?? 0) & 0x7f | Int(answer.readInteger(as: UInt8.self) ?? 0) << 7
         #expect(length == answer.readableBytes)
         #expect(length <= Multistream.maximumMessageBytes)
         var names: [ProtocolID] = []
-        while answer.readableBytes > 1 { names.append(ProtocolID(rawValue: try #require(try answer.readMultistreamMessage()))) }
+        while answer.readableBytes > 1 {
+            names.append(ProtocolID(rawValue: try #require(try answer.readMultistreamMessage())))
+        }
         #expect(answer.readInteger(as: UInt8.self) == 0x0a)
         #expect(names == Array(listed.prefix(names.count)))
         #expect(names.count > 50)

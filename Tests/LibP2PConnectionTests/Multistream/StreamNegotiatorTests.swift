@@ -98,7 +98,8 @@ private typealias Bytes = MultistreamBytes
 
     /// Who only listens still makes the remote speak.
     @Test func optimisticHeaderGoesOutForAReader() throws {
-        let stream = try StreamNegotiator.dialOptimistically(self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
+        let stream = try StreamNegotiator.dialOptimistically(
+            self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
         stream.receiver = self.recorder
         #expect(self.pipe.listener.takeInbox() == [])
         stream.setReading(true)
@@ -108,7 +109,8 @@ private typealias Bytes = MultistreamBytes
     }
 
     @Test func earlyInputWaitsForAReader() throws {
-        let stream = try StreamNegotiator.dialOptimistically(self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
+        let stream = try StreamNegotiator.dialOptimistically(
+            self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
         stream.receiver = self.recorder
         stream.flush()
         self.pipe.dialer.inject(Bytes.header + Bytes.noise + [1, 2, 3])
@@ -128,7 +130,8 @@ private typealias Bytes = MultistreamBytes
 
     @Test func aReceiverMayPushBackOrLeaveWithinEarlyInput() throws {
         let other = Recorder()
-        let stream = try StreamNegotiator.dialOptimistically(self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
+        let stream = try StreamNegotiator.dialOptimistically(
+            self.pipe.dialer, protocolID: "/noise", timeout: self.limit)
         stream.receiver = self.recorder
         stream.setReading(true)
         self.recorder.onInput = {
@@ -243,7 +246,8 @@ private typealias Bytes = MultistreamBytes
         #expect(outcome(none)?.failed() == NegotiationError.noProtocolsProposed)
         #expect(throws: NegotiationError.messageTooLong(bytes: 2001)) {
             try StreamNegotiator.dialOptimistically(
-                Pipe().dialer, protocolID: ProtocolID(rawValue: String(repeating: "x", count: 2000)), timeout: self.limit)
+                Pipe().dialer, protocolID: ProtocolID(rawValue: String(repeating: "x", count: 2000)),
+                timeout: self.limit)
         }
     }
 

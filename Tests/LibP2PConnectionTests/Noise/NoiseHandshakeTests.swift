@@ -128,9 +128,11 @@ private let identities: [KeyType: PrivateKey] = {
             #expect(session.muxer == muxer)
             #expect(try finished(listener.receive(try #require(third))).session.muxer == muxer)
         }
-        #expect(result == Result { () throws(NoiseError) in
-            try NoisePayload.muxer(ours: ours, theirs: theirs, isInitiator: true)
-        })
+        #expect(
+            result
+                == Result { () throws(NoiseError) in
+                    try NoisePayload.muxer(ours: ours, theirs: theirs, isInitiator: true)
+                })
     }
 
     @Test func listenerNamesTheLackOfAMuxer() {

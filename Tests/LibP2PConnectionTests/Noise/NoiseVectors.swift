@@ -61,9 +61,9 @@ struct NoiseVector: Sendable {
         NoiseVector(
             source: "snow.txt",
             prologue: """
-            5468657265206973206e6f20726967687420616e642077726f6e672e2054686572652773206f6e6c792066756e20616e\
-            6420626f72696e672e
-            """,
+                5468657265206973206e6f20726967687420616e642077726f6e672e2054686572652773206f6e6c792066756e20616e\
+                6420626f72696e672e
+                """,
             initiatorStatic: "7dec208517a3b81a2861d7a71266d5d6dc944c5a8816634a86fe63198a0148ee",
             initiatorEphemeral: "a32daf21e93c0131495ce1d903181fde81cc46937daaeb990bae7c992709421e",
             responderStatic: "4d0aed5098e3b4ef20357e9f686ce66204c792b358da2e475017d6c485304881",

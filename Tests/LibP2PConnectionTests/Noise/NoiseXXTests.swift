@@ -28,12 +28,14 @@ import Testing
         }
         #expect(initiator.handshakeHash == responder.handshakeHash)
         if let hash = vector.handshakeHash { #expect(initiator.handshakeHash == bytes(hash)) }
-        #expect(try initiator.remoteStaticKey?.rawRepresentation == key(vector.responderStatic).publicKey.rawRepresentation)
-        #expect(try responder.remoteStaticKey?.rawRepresentation == key(vector.initiatorStatic).publicKey.rawRepresentation)
+        #expect(
+            try initiator.remoteStaticKey?.rawRepresentation == key(vector.responderStatic).publicKey.rawRepresentation)
+        #expect(
+            try responder.remoteStaticKey?.rawRepresentation == key(vector.initiatorStatic).publicKey.rawRepresentation)
 
         let (ours, theirs) = (try initiator.split(), try responder.split())
         #expect(ours.sending == theirs.receiving && ours.receiving == theirs.sending && ours.sending != ours.receiving)
-        var sealers = Directions(
+        var sealers = Sealers(
             initiator: try RecordSealer(key: ours.sending), responder: try RecordSealer(key: theirs.sending))
         var openers = Openers(
             initiator: try RecordOpener(key: ours.receiving), responder: try RecordOpener(key: theirs.receiving))
@@ -96,6 +98,30 @@ import Testing
         }
     }
 
+    /// The example of RFC 8439 has other nonces, so this one is made with another implementation of the same AEAD.
+    @Test func recordsAgreeWithAnotherLibrary() throws {
+        let key = SymmetricKey(data: [UInt8](1...32))
+        for count in [0, 1, 15, 16, 17, 63, 64, 65, 8_191, 8_192, 8_193, 65_519] {
+            let plaintext = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+            let record: UInt64 = 0x0102_0304_0506_0708
+            let box = try ChaChaPoly.seal(
+                plaintext, using: key, nonce: .init(data: [0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1] as [UInt8]))
+            let expected = Array(box.ciphertext) + Array(box.tag)
+            var sealer = try RecordSealer(key: key, firstRecord: record)
+            #expect(try sealer.seal(plaintext) == expected)
+            #expect(sealer.nextRecord == record + 1)
+            for cut in Set([0, 1, count / 2, count, count + 1, count + 15, count + 16]) {
+                var opener = try RecordOpener(key: key, firstRecord: record)
+                #expect(try opener.open(expected, cut: cut) == plaintext)
+                #expect(opener.nextRecord == record + 1)
+                #expect(throws: NoiseError.recordNotAuthentic(number: record + 1)) {
+                    try opener.open(expected, cut: cut)
+                }
+            }
+        }
+        #expect(throws: NoiseError.cipherFailed) { _ = try RecordSealer(key: SymmetricKey(size: .bits128)) }
+    }
+
     /// With these as its key, the far end would make every secret zero.
     @Test(arguments: [
         "0000000000000000000000000000000000000000000000000000000000000000",
@@ -117,33 +143,52 @@ import Testing
 }
 
 /// Both directions' sealers.
-private struct Directions: ~Copyable {
+private struct Sealers: ~Copyable {
     var initiator: RecordSealer
     var responder: RecordSealer
 
     mutating func seal(_ plaintext: [UInt8], fromInitiator: Bool) throws -> [UInt8] {
-        var record = plaintext + [UInt8](repeating: 0, count: RecordCipher.tagBytes)
-        if fromInitiator {
-            try self.initiator.seal(&record, count: plaintext.count)
-        } else {
-            try self.responder.seal(&record, count: plaintext.count)
-        }
-        return record
+        fromInitiator ? try self.initiator.seal(plaintext) : try self.responder.seal(plaintext)
     }
 }
 
+/// Both directions' openers.
 private struct Openers: ~Copyable {
     var initiator: RecordOpener
     var responder: RecordOpener
 
     mutating func open(_ record: [UInt8], fromInitiator: Bool) throws -> [UInt8] {
-        var plaintext = [UInt8](repeating: 0, count: record.count)
-        if fromInitiator {
-            try self.responder.open(record, count: record.count, into: &plaintext)
-        } else {
-            try self.initiator.open(record, count: record.count, into: &plaintext)
+        fromInitiator ? try self.responder.open(record) : try self.initiator.open(record)
+    }
+}
+
+extension RecordSealer {
+    /// A record in one piece, in place.
+    mutating func seal(_ plaintext: [UInt8]) throws -> [UInt8] {
+        var record = plaintext + [UInt8](repeating: 0, count: RecordCipher.tagBytes)
+        try record.withUnsafeMutableBufferPointer { record in
+            guard let start = record.baseAddress else { return }
+            try self.begin()
+            try self.update(start, into: start, count: plaintext.count)
+            try self.finish(tag: start + plaintext.count)
         }
-        return plaintext.dropLast(RecordCipher.tagBytes)
+        return record
+    }
+}
+
+extension RecordOpener {
+    /// A record that lies in two places.
+    mutating func open(_ record: [UInt8], cut: Int = 0) throws -> [UInt8] {
+        var plaintext = [UInt8](repeating: 0, count: max(record.count, 1))
+        let count = try record.withUnsafeBufferPointer { record in
+            try plaintext.withUnsafeMutableBufferPointer { plaintext in
+                guard let target = plaintext.baseAddress else { return 0 }
+                return try self.open(
+                    UnsafeBufferPointer(rebasing: record[..<cut]), UnsafeBufferPointer(rebasing: record[cut...]),
+                    into: target)
+            }
+        }
+        return Array(plaintext.prefix(count))
     }
 }
 
