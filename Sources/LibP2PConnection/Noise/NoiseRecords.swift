@@ -85,7 +85,7 @@ struct NoiseRecordPacker: ~Copyable {
     ) throws(NoiseError) -> Int {
         let target = record + NoiseRecord.lengthBytes
         var count = 0
-        // Gathered and encrypted so far; what lies between this and `count` is gathered only.
+        // Encrypted so far, whole blocks; what lies between this and `count` is gathered only.
         var sealed = 0
         try sealer.begin()
         while let taken = self.nextPiece(free: room - count, isFirst: count == 0) {
@@ -99,14 +99,22 @@ struct NoiseRecordPacker: ~Copyable {
                     count += taken
                     return
                 }
+                // What is gathered is filled up to whole cipher blocks, and what is behind the last one is gathered again.
+                let before = RecordCipher.bytesToBlock(count)
+                let direct = (taken - before) / RecordCipher.blockBytes * RecordCipher.blockBytes
+                let after = taken - before - direct
+                (target + count).update(from: source, count: before)
+                count += before
                 do throws(NoiseError) {
                     try sealer.update(target + sealed, into: target + sealed, count: count - sealed)
-                    try sealer.update(source, into: target + count, count: taken)
+                    try sealer.update(source + before, into: target + count, count: direct)
                 } catch {
                     failure = error
                 }
-                count += taken
+                count += direct
                 sealed = count
+                (target + count).update(from: source + before + direct, count: after)
+                count += after
             }
             if let failure { throw failure }
             self.remainingBytes -= taken

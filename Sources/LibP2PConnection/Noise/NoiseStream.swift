@@ -53,7 +53,7 @@ package final class NoiseStream: ByteStream, ByteStreamReceiver, @unchecked Send
 
     // In.
     private var records: NoiseRecordReader
-    private var plaintext = BufferRing(count: 4)
+    private var plaintext = BufferRing(count: 2)
     private var wantsReading = false
     /// Ciphertext that arrived while nobody wanted input.
     private var held = ByteBuffer()
