@@ -320,6 +320,23 @@ private func content(_ count: Int, from start: Int = 0) -> [UInt8] {
         #expect(secured.listenerSide.input == Array("xxxy".utf8))
     }
 
+    /// The beginning of a record outlives the buffers, whether it was copied or kept where it lay.
+    @Test(arguments: [1, 100, 5_000, 20_017])
+    func anIdleStreamKeepsAPartialRecord(cut: Int) throws {
+        let secured = try SecuredPipe()
+        let bytes = content(20_000)
+        secured.dialer.write(ByteBuffer(bytes: bytes))
+        secured.dialer.flush()
+        let sealed = secured.pipe.listener.takeInbox()
+        secured.pipe.listener.inject(Array(sealed[..<cut]))
+        secured.pipe.run()
+        secured.pipe.loop.advanceTime(by: .seconds(20))
+        #expect(!secured.listener.holdsBuffers)
+        secured.pipe.listener.inject(Array(sealed[cut...]))
+        secured.pipe.run()
+        #expect(secured.listenerSide.input == bytes)
+    }
+
     /// A buffer that nobody holds any more is used again; one that somebody holds is left alone.
     @Test func buffersTakeTurns() throws {
         var ring = BufferRing(count: 2)
