@@ -57,8 +57,8 @@ interop: packages-lab
 
 # Against a raw link, wireguard-go, nebula and a C forwarder. WIREGUARD_GO=path adds another build of the first.
 bench: packages-lab release
-	@packaging/need-packages gcc wireguard-go wireguard-tools nebula
-	@Tests/Lab/as-root Tests/Benchmarks/run
+	@packaging/need-packages gcc libc6-dev python3 wireguard-go wireguard-tools nebula
+	@Tests/Lab/as-root Tests/Benchmarks/run $(if $(WIREGUARD_GO),--wireguard-go "$(WIREGUARD_GO)")
 
 # Every decoder for a while.
 fuzz: packages-build
@@ -74,7 +74,7 @@ docs:
 # --- Installing
 
 install: release
-	packaging/install-files "$(DESTDIR)" "$(PREFIX)" "$$(swift build -c release --show-bin-path)/warren"
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install.sh "$$(swift build -c release --show-bin-path)/warren"
 
 clean:
 	swift package clean

@@ -83,22 +83,22 @@ let package = Package(
         // The VPN on top of it.
         .target(
             name: "OverlayCore", dependencies: ["Multiformats", "PeerIdentity", crypto, protobuf],
-            swiftSettings: settings),
+            exclude: ["Wire/Protos"], swiftSettings: settings),
         .target(
             name: "TunnelDevice", dependencies: ["CLinux", "CNetlink", "Multiformats"], swiftSettings: settings),
-        .target(name: "ControlAPI", dependencies: ["Multiformats", "PeerIdentity"], swiftSettings: settings),
+        .target(name: "ControlAPI", swiftSettings: settings),
         .target(
             name: "OverlayEngine",
             dependencies: [
                 "CLinux", "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "OverlayCore",
                 "TunnelDevice", "ControlAPI", "Yams", collections, logging, nioCore, nioPosix, nioHTTP1, protobuf,
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
             swiftSettings: settings),
         .executableTarget(
             name: "warren",
             dependencies: [
-                "Multiformats", "PeerIdentity", "ControlAPI", "OverlayEngine",
+                "Multiformats", "PeerIdentity", "OverlayCore", "ControlAPI", "OverlayEngine",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
@@ -122,6 +122,20 @@ let package = Package(
         .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),
         .testTarget(
             name: "PeerIdentityTests", dependencies: ["Multiformats", "PeerIdentity", crypto], swiftSettings: settings),
+        .testTarget(name: "CLinuxTests", dependencies: ["CLinux"], swiftSettings: settings),
+        .testTarget(
+            name: "TunnelDeviceTests", dependencies: ["CLinux", "CNetlink", "Multiformats", "TunnelDevice"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "OverlayCoreTests", dependencies: ["Multiformats", "PeerIdentity", "OverlayCore", crypto],
+            swiftSettings: settings),
+        .testTarget(name: "ControlAPITests", dependencies: ["ControlAPI"], swiftSettings: settings),
+        .testTarget(
+            name: "OverlayEngineTests", dependencies: ["Multiformats", "PeerIdentity", "ControlAPI", "OverlayEngine"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "WarrenTests", dependencies: ["Multiformats", "PeerIdentity", "ControlAPI", "warren"],
+            swiftSettings: settings),
         .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [

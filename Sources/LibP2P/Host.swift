@@ -52,7 +52,8 @@ public final class Host: Sendable {
         let swarm = Swarm(
             eventLoop: group.next(), localPeer: peerID, transports: transports, registry: ProtocolRegistry(),
             peerStore: PeerStore(path: configuration.peerStorePath), limits: configuration.limits,
-            dialTimeout: configuration.dialTimeout, logger: configuration.logger, gater: configuration.gater)
+            dialTimeout: configuration.dialTimeout, logger: configuration.logger, dials: configuration.dials,
+            gater: configuration.gater)
         self.swarm = swarm
         let announces = configuration.announces
         self.identify = IdentifyService(

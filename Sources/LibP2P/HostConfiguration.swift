@@ -27,6 +27,8 @@ public struct HostConfiguration: Sendable {
     public var protocolVersion = "ipfs/0.1.0"
     /// Which of its own addresses it tells others.
     public var announces: @Sendable (Multiaddr) -> Bool = { _ in true }
+    /// Which addresses it dials at all.
+    public var dials: @Sendable (Multiaddr) -> Bool = { _ in true }
     /// Who may connect. Asked when a peer is proven; see ``LibP2PSwarm/Swarm/Gater``.
     public var gater: Swarm.Gater = { _, _, _ in true }
     /// Where it logs.

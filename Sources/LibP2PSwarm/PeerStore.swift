@@ -120,6 +120,16 @@ public final class PeerStore: Sendable {
         return (good + rest).map(\.address)
     }
 
+    /// The known addresses of a peer and where they come from.
+    public func known(of peer: PeerID) -> [(address: Multiaddr, source: Source)] {
+        self.state.withLock { $0.entries[peer]?.addresses ?? [] }
+    }
+
+    /// What the peer said it speaks, sorted.
+    public func protocols(of peer: PeerID) -> [String] {
+        self.state.withLock { $0.entries[peer]?.protocols.sorted() ?? [] }
+    }
+
     /// A connection to `peer` at `address` was made.
     public func recordSuccess(_ address: Multiaddr, of peer: PeerID) {
         self.add([address], of: peer, from: .lastGood)

@@ -5,6 +5,12 @@ public import NIOCore
 public import PeerIdentity
 internal import Synchronization
 
+#if canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#endif
+
 /// Which connections exist, to whom, and how many.
 ///
 /// All state belongs to one event loop, the swarm's own; connections live on loops of theirs. Calls may come from anywhere.
@@ -24,6 +30,7 @@ public final class Swarm: @unchecked Sendable {
     let logger: Logger
     private let transports: [any Transport]
     private let limits: ConnectionLimits
+    private let mayDial: @Sendable (Multiaddr) -> Bool
     private let gater: Gater
     private let dialTimeout: TimeAmount
 
@@ -40,11 +47,13 @@ public final class Swarm: @unchecked Sendable {
     /// - Parameters:
     ///   - eventLoop: Owns the swarm's state.
     ///   - transports: Asked in this order for each address.
+    ///   - dials: Which addresses are dialled at all.
     ///   - dialTimeout: The whole budget of one ``connect(to:at:)``, over all addresses.
     public init(
         eventLoop: any EventLoop, localPeer: PeerID, transports: [any Transport], registry: ProtocolRegistry,
         peerStore: PeerStore, limits: ConnectionLimits = ConnectionLimits(), dialTimeout: TimeAmount = .seconds(15),
-        logger: Logger, gater: @escaping Gater = { _, _, _ in true }
+        logger: Logger, dials: @escaping @Sendable (Multiaddr) -> Bool = { _ in true },
+        gater: @escaping Gater = { _, _, _ in true }
     ) {
         self.eventLoop = eventLoop
         self.localPeer = localPeer
@@ -54,6 +63,7 @@ public final class Swarm: @unchecked Sendable {
         self.limits = limits
         self.dialTimeout = dialTimeout
         self.logger = logger
+        self.mayDial = dials
         self.gater = gater
     }
 
@@ -245,7 +255,7 @@ public final class Swarm: @unchecked Sendable {
         if let dial = self.dials[peer] { return dial.promise.futureResult }
         guard self.connectionCount < self.limits.total else { return fail(.tooManyConnections) }
 
-        let known = hints.map(\.withoutPeerID) + self.peerStore.addresses(of: peer)
+        let known = (hints.map(\.withoutPeerID) + self.peerStore.addresses(of: peer)).filter(self.mayDial)
         guard !known.isEmpty else { return fail(.noAddresses(peer)) }
         let usable = known.filter { address in self.transports.contains { $0.canDial(address) } }
         guard !usable.isEmpty else { return fail(.noTransport(Array(known.prefix(DialPlanner.maximumAddresses)))) }
@@ -329,6 +339,9 @@ public struct ListenError: Error, Sendable, CustomStringConvertible {
         self.reason = reason
         self.cause = cause
     }
+
+    /// Whether another program has the port.
+    public var isPortBusy: Bool { (self.cause as? IOError)?.errnoCode == EADDRINUSE }
 
     /// One line.
     public var description: String { "\(self.address): \(self.reason)" }

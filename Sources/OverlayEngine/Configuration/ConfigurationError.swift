@@ -96,6 +96,12 @@ package enum ConfigurationFault: Equatable, Sendable {
     case routeOverlapsOverlay(String, prefix: String, network: String)
     case routeOverlaps(String, other: String, owner: String, line: Int)
     case routeTwice(String, line: Int)
+
+    // What the machine does not agree with
+    case portBusy(String)
+    case cannotBind(String, reason: String)
+    case addressPlan(String)
+    case addressCollision(String)
 }
 
 extension ConfigurationFault {
@@ -151,6 +157,11 @@ extension ConfigurationFault {
         case .routeOverlaps(let route, let other, let owner, let line):
             "\(route) overlaps \(other) of '\(owner)' in line \(line)"
         case .routeTwice(let route, let line): "\(route) is already in line \(line)"
+
+        case .portBusy(let address): "\(address): the port is in use by another program"
+        case .cannotBind(let address, let reason): "\(address) cannot be listened on (\(reason))"
+        case .addressPlan(let reason): reason
+        case .addressCollision(let text): text
         }
     }
 
@@ -205,6 +216,11 @@ extension ConfigurationFault {
         case .routeOverlapsOverlay: "remove it, or choose another ipv4Prefix on all machines"
         case .routeOverlaps: "let each address lie behind one peer"
         case .routeTwice: "keep one"
+
+        case .portBusy: "stop that program, or listen on another port"
+        case .cannotBind: "write an address that this machine has"
+        case .addressPlan: "see the comments in the example warren.yaml"
+        case .addressCollision: "give one of them another address with 'ipv4'"
         }
     }
 }

@@ -1,0 +1,170 @@
+internal import LibP2PCore
+internal import NIOCore
+internal import OverlayCore
+
+/// A stream on which a peer sends us packets: the acceptor's side of `/warren/packet/1.0.0`.
+///
+/// Reads the peer's hello, lets its tunnel decide, then hands each packet to the gate. Probes are echoed on the same stream.
+///
+/// Owned by the connection's event loop.
+final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
+    /// What a lane asks and tells its owner.
+    protocol Delegate: AnyObject {
+        /// The peer said hello: the tunnel it belongs to, or a refusal.
+        func lane(_ lane: InboundLane, saidHello hello: Hello) -> HelloVerdict
+        /// The lane is gone.
+        func laneClosed(_ lane: InboundLane)
+    }
+
+    /// How long the peer may take to say hello.
+    static let helloTimeout = TimeAmount.seconds(10)
+
+    let connection: any Connection
+    private(set) var agreement: Agreement?
+    private(set) weak var tunnel: PeerTunnel?
+
+    private let stream: any Stream
+    private weak var delegate: (any Delegate)?
+    private var acceptor = HelloAcceptor()
+    private var reader = FrameReader()
+    private var helloTimer: Scheduled<Void>?
+    private var isClosed = false
+
+    init(_ stream: any Stream, of connection: any Connection, delegate: any Delegate) {
+        self.stream = stream
+        self.connection = connection
+        self.delegate = delegate
+    }
+
+    func start() {
+        self.stream.receiver = self
+        self.helloTimer = self.stream.eventLoop.scheduleTask(in: Self.helloTimeout) { [weak self] in
+            self?.end(.protocolViolation)
+        }
+        self.stream.setReading(true)
+    }
+
+    /// Ends the lane, telling the peer why.
+    func close(_ code: CloseCode) {
+        guard !self.isClosed else { return }
+        self.send(.close(code))
+        self.end(.supplanted)
+    }
+
+    /// Lets go of memory that an idle lane does not need. To be called now and then.
+    func trim() { self.reader.trim() }
+
+    // MARK: ByteStreamReceiver
+
+    func received(_ bytes: ByteBuffer) {
+        guard self.agreement != nil else { return self.greet(self.acceptor.receive(Array(bytes.readableBytesView))) }
+        bytes.withUnsafeReadableBytes { self.read($0) }
+    }
+
+    func receiveComplete() {}
+
+    func writabilityChanged() {}
+
+    func inputEnded() { self.end(.unspecified) }
+
+    func closed(_ error: (any Error)?) { self.end(.unspecified) }
+
+    // MARK: Details
+
+    private func greet(_ action: HelloAcceptor.Action) {
+        switch action {
+        case .wait:
+            break
+        case .decide(let hello, let leftover):
+            switch self.delegate?.lane(self, saidHello: hello) ?? .refuse(.shuttingDown) {
+            case .accept(let tunnel):
+                self.tunnel = tunnel
+                self.greet(self.acceptor.accept(tunnel.answer(to: hello)))
+                leftover.withUnsafeBytes { self.read($0) }
+            case .refuse(let code):
+                self.greet(self.acceptor.refuse(code))
+            }
+        case .open(let agreement, let answer):
+            self.helloTimer?.cancel()
+            self.agreement = agreement
+            self.stream.write(ByteBuffer(bytes: answer))
+            self.stream.flush()
+            self.tunnel?.inboundOpened(self)
+        case .refuse(let answer, _):
+            self.stream.write(ByteBuffer(bytes: answer))
+            self.stream.flush()
+            self.finish()
+        case .fail(_, let answer):
+            if !answer.isEmpty {
+                self.stream.write(ByteBuffer(bytes: answer))
+                self.stream.flush()
+            }
+            self.end(.protocolViolation)
+        }
+    }
+
+    private func read(_ bytes: UnsafeRawBufferPointer) {
+        guard !bytes.isEmpty, !self.isClosed, let tunnel = self.tunnel else { return }
+        var isOver = false
+        do {
+            try self.reader.read(bytes) { frame in
+                switch frame {
+                case .packet(let packet):
+                    tunnel.received(packet, .finished)
+                case .superPacket(let metadata, let packet):
+                    tunnel.received(packet, metadata)
+                case .probe(let id):
+                    self.send(.echo(id))
+                case .close:
+                    isOver = true
+                case .move, .echo:
+                    break
+                }
+            }
+        } catch {
+            tunnel.countMalformedStream()
+            return self.end(.protocolViolation)
+        }
+        tunnel.heard(on: self.connection)
+        if isOver { self.end(.unspecified) }
+    }
+
+    private func send(_ frame: ControlFrame) {
+        // A peer that sends probes and reads no echoes gets no more of them.
+        guard self.stream.isWritable else { return }
+        var buffer = ByteBuffer()
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: FrameWriter.maximumControlFrameBytes) {
+            FrameWriter.write(frame, into: $0)
+        }
+        self.stream.write(buffer)
+        self.stream.flush()
+    }
+
+    /// Ends our side in order: the refusal must arrive.
+    private func finish() {
+        guard !self.isClosed else { return }
+        self.isClosed = true
+        self.helloTimer?.cancel()
+        self.stream.closeWrite()
+        let stream = self.stream
+        stream.eventLoop.scheduleTask(in: .seconds(5)) { stream.reset(.unspecified) }
+        self.delegate?.laneClosed(self)
+    }
+
+    private func end(_ code: StreamErrorCode) {
+        guard !self.isClosed else { return }
+        self.isClosed = true
+        self.helloTimer?.cancel()
+        self.stream.reset(code)
+        self.tunnel?.inboundClosed(self)
+        self.delegate?.laneClosed(self)
+    }
+}
+
+/// What becomes of a peer's hello.
+enum HelloVerdict {
+    /// The lane belongs to this tunnel.
+    case accept(PeerTunnel)
+    /// The peer is told this.
+    case refuse(RefuseCode)
+}

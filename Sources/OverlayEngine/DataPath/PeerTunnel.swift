@@ -1,0 +1,463 @@
+internal import LibP2PCore
+internal import Multiformats
+internal import NIOCore
+internal import OverlayCore
+internal import PeerIdentity
+
+/// The packets of one network to and from one peer: a flow-fair queue, the lanes that carry it, and the choice among them.
+///
+/// Owned by the event loop of packets, on which all connections live.
+final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
+    /// What a tunnel asks its network.
+    protocol Owner: AnyObject {
+        /// Packets wait, and no lane carries them.
+        func tunnelWantsConnection(_ tunnel: PeerTunnel)
+        /// The connection carries nothing any more.
+        func tunnel(_ tunnel: PeerTunnel, lost connection: any Connection)
+        /// The tunnel carries packets, or does so no more.
+        func tunnelChanged(_ tunnel: PeerTunnel)
+        /// Lanes and packets are greeted with this.
+        func hello(epoch: UInt64) -> Hello
+        /// Packets that the tunnel is done with.
+        func release(_ packets: inout PacketList)
+    }
+
+    /// A connection and its lane.
+    struct Route {
+        let lane: StreamLane
+        var liveness: Liveness
+        var isOpen = false
+        var receivedAt: UInt64 = 0
+    }
+
+    /// A probe that somebody asked for.
+    private struct Ping {
+        let promise: EventLoopPromise<PingAnswer>
+        let timer: Scheduled<Void>
+        let sentAt: UInt64
+    }
+
+    /// What came of a ping.
+    struct PingAnswer: Sendable {
+        var nanoseconds: UInt64
+        var connection: any Connection
+    }
+
+    /// Inbound packet streams of one peer in one network.
+    static let maximumInboundLanes = 4
+
+    var member: Member
+    let eventLoop: any EventLoop
+    private(set) var refusal: String?
+    private(set) var sentPackets: UInt64 = 0
+    private(set) var sentBytes: UInt64 = 0
+    private(set) var received = InboundGate.Counters()
+
+    private unowned let owner: any Owner
+    private let gate: InboundGate
+    private var queue: FlowQueue
+    private var routes: [ConnectionID: Route] = [:]
+    private var inbound: [InboundLane] = []
+    private var sending: ConnectionID?
+    private var lastEpoch: UInt64 = 0
+    private var remoteInstance: UInt64?
+    private var pings: [UInt64: Ping] = [:]
+    private var timer: Scheduled<Void>?
+    private var timerDeadline: UInt64 = .max
+    private var isUsed = false
+
+    init(member: Member, mtu: Int, eventLoop: any EventLoop, gate: InboundGate, owner: any Owner) {
+        self.member = member
+        self.eventLoop = eventLoop
+        self.gate = gate
+        self.owner = owner
+        self.queue = FlowQueue(mtuBytes: mtu)
+        self.queue.isWaiting = true
+    }
+
+    /// Gives all memory back and closes all lanes.
+    func close(_ code: CloseCode) {
+        self.timer?.cancel()
+        for route in self.routes.values { route.lane.close(code) }
+        self.routes = [:]
+        for lane in self.inbound { lane.close(code) }
+        self.inbound = []
+        for ping in self.pings.values { self.fail(ping) }
+        self.pings = [:]
+        var packets = self.queue.removeAll()
+        self.owner.release(&packets)
+        self.sending = nil
+    }
+
+    // MARK: State
+
+    /// Whether packets flow now.
+    var isUp: Bool { self.sending != nil }
+
+    /// The lanes that are open, the one in use first.
+    var openRoutes: [Route] {
+        self.routes.values.filter(\.isOpen).sorted { a, b in
+            (a.lane.connection.id == self.sending ? 0 : 1, a.lane.connection.id)
+                < (b.lane.connection.id == self.sending ? 0 : 1, b.lane.connection.id)
+        }
+    }
+
+    /// Whether we send on this connection.
+    func sends(on connection: any Connection) -> Bool { connection.id == self.sending }
+
+    /// Whether the peer sends on this connection.
+    func receives(on connection: any Connection) -> Bool {
+        self.inbound.contains { $0.connection.id == connection.id && $0.agreement != nil }
+    }
+
+    /// What the queue dropped or marked, besides what came in and was refused.
+    var drops: DropCounters {
+        var drops = self.received.drops
+        let counts = self.queue.counts
+        drops.count(.queueFull, packets: counts.queueFull)
+        drops.count(.congestion, packets: counts.congestion)
+        drops.count(.expired, packets: counts.expired)
+        drops += self.outboundDrops
+        return drops
+    }
+
+    private var outboundDrops = DropCounters()
+
+    /// Whether packets wait for a connection.
+    var hasWaitingPackets: Bool { !self.queue.isEmpty }
+
+    // MARK: Packets out
+
+    /// Takes packets from the TUN and sends what can be sent.
+    func send(_ packets: inout PacketList, now: UInt64) {
+        self.isUsed = true
+        while let packet = packets.popFirst() { self.queue.enqueue(packet, now: now) }
+        self.pump(now: now)
+        if self.sending == nil { self.owner.tunnelWantsConnection(self) }
+    }
+
+    /// Moves packets from the queue to the lane as long as that takes them.
+    private func pump(now: UInt64) {
+        guard let sending = self.sending, let route = self.routes[sending] else { return self.releaseDropped() }
+        let lane = route.lane
+        var done = PacketList()
+        var hasSent = false
+        while !self.queue.isEmpty, lane.isWritable {
+            var bytes = 0
+            while bytes < BurstBuffers.bytes, let packet = self.queue.dequeue(now: now, react: Self.signalCongestion) {
+                let length = packet.length
+                if lane.append(packet) {
+                    self.sentPackets &+= 1
+                    self.sentBytes &+= UInt64(length)
+                } else {
+                    self.outboundDrops.count(.tooBig)
+                }
+                bytes += length
+                done.append(packet)
+            }
+            lane.flush(now: now)
+            hasSent = true
+        }
+        if hasSent {
+            self.routes[sending]?.liveness.sent(now: now)
+            self.armTimer(now: now)
+        }
+        done.append(contentsOf: &self.droppedByQueue)
+        self.owner.release(&done)
+    }
+
+    /// Marks a packet that can be marked.
+    private static func signalCongestion(_ packet: PacketRef) -> FlowQueue.Reaction {
+        guard packet.flags.contains(.ecnCapable) else { return .drop }
+        return ECN.markCongestionExperienced(packet.bytes) ? .marked : .drop
+    }
+
+    private var droppedByQueue: PacketList {
+        get { self.queue.takeDropped() }
+        set { _ = newValue }
+    }
+
+    private func releaseDropped() {
+        var dropped = self.queue.takeDropped()
+        self.owner.release(&dropped)
+    }
+
+    /// The peer cannot be reached: what waits for it is given to `body`, packet by packet, and dropped.
+    func giveUp(_ body: (PacketRef) -> Void) {
+        var packets = self.queue.removeAll()
+        packets.forEach { packet in
+            self.outboundDrops.count(.unreachable)
+            body(packet)
+        }
+        self.owner.release(&packets)
+    }
+
+    // MARK: Packets in
+
+    /// A packet that the peer sent. Borrows `bytes`.
+    @inline(__always)
+    func received(_ bytes: UnsafeRawBufferPointer, _ metadata: OffloadMetadata) {
+        // The bytes are a plaintext buffer of the connection's own, which nobody reads again.
+        self.gate.admit(
+            UnsafeMutableRawBufferPointer(mutating: bytes), metadata, from: self.member.index, counting: &self.received)
+    }
+
+    /// The peer's stream broke the protocol.
+    func countMalformedStream() { self.received.drops.count(.malformed) }
+
+    /// Something came from the peer on `connection`.
+    func heard(on connection: any Connection) {
+        self.isUsed = true
+        self.routes[connection.id]?.liveness.heard()
+        self.routes[connection.id]?.receivedAt = NIODeadline.now().uptimeNanoseconds
+    }
+
+    // MARK: Connections
+
+    /// A connection to the peer is there: open a lane on it.
+    func connected(_ connection: any Connection) {
+        guard self.routes[connection.id] == nil else { return }
+        connection.openStream([PacketProtocol.id]).whenComplete { result in
+            switch result {
+            case .success(let stream): self.openLane(stream, on: connection)
+            case .failure(let error): self.refusal = String(describing: error)
+            }
+        }
+    }
+
+    private func openLane(_ stream: any Stream, on connection: any Connection) {
+        self.lastEpoch += 1
+        let lane = StreamLane(
+            stream, of: connection, hello: self.owner.hello(epoch: self.lastEpoch), delegate: self)
+        self.routes[connection.id] = Route(
+            lane: lane, liveness: Liveness(firstProbe: UInt64.random(in: 0...UInt64.max / 2)))
+        lane.start()
+    }
+
+    /// A connection to the peer is gone.
+    func disconnected(_ id: ConnectionID) {
+        guard self.routes.removeValue(forKey: id) != nil || self.sending == id else { return }
+        if self.sending == id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+    }
+
+    /// What we answer to a peer's hello.
+    func answer(to hello: Hello) -> Hello { self.owner.hello(epoch: hello.epoch) }
+
+    /// The peer has opened a lane. A new instance of the peer voids what the old one left.
+    func inboundOpened(_ lane: InboundLane) {
+        guard let agreement = lane.agreement else { return }
+        if let known = self.remoteInstance, known != agreement.remoteInstance {
+            for old in self.inbound where old.agreement?.remoteInstance != agreement.remoteInstance {
+                old.close(.superseded)
+            }
+            for route in self.routes.values
+            where route.lane.connection.id != lane.connection.id
+                && route.lane.agreement.map({ $0.remoteInstance != agreement.remoteInstance }) ?? false
+            {
+                self.abandon(route)
+            }
+        }
+        self.remoteInstance = agreement.remoteInstance
+        self.inbound.append(lane)
+        self.heard(on: lane.connection)
+        self.connected(lane.connection)
+    }
+
+    func inboundClosed(_ lane: InboundLane) { self.inbound.removeAll { $0 === lane } }
+
+    /// Whether one more inbound lane may be opened.
+    var hasRoomForInbound: Bool { self.inbound.count < Self.maximumInboundLanes }
+
+    // MARK: StreamLane.Delegate
+
+    func laneOpened(_ lane: StreamLane) {
+        guard let agreement = lane.agreement else { return }
+        self.refusal = nil
+        self.routes[lane.connection.id]?.isOpen = true
+        self.routes[lane.connection.id]?.liveness.heard()
+        self.remoteInstance = self.remoteInstance ?? agreement.remoteInstance
+        let now = NIODeadline.now().uptimeNanoseconds
+        if let rtt = lane.connection.roundTripTime {
+            self.routes[lane.connection.id]?.liveness.measured(rtt: UInt64(clamping: rtt.nanoseconds))
+        }
+        self.chooseLane(now: now)
+        self.pump(now: now)
+    }
+
+    func laneWritable(_ lane: StreamLane) {
+        guard lane.connection.id == self.sending else { return }
+        self.pump(now: NIODeadline.now().uptimeNanoseconds)
+    }
+
+    func lane(_ lane: StreamLane, heard echo: UInt64?) {
+        guard let echo else {
+            self.routes[lane.connection.id]?.liveness.heard()
+            return
+        }
+        let now = NIODeadline.now().uptimeNanoseconds
+        _ = self.routes[lane.connection.id]?.liveness.echoed(echo, now: now)
+        guard let ping = self.pings.removeValue(forKey: echo) else { return }
+        ping.timer.cancel()
+        self.routes[lane.connection.id]?.liveness.measured(rtt: now &- ping.sentAt)
+        ping.promise.succeed(PingAnswer(nanoseconds: now &- ping.sentAt, connection: lane.connection))
+    }
+
+    func laneClosed(_ lane: StreamLane, _ reason: LaneClosure) {
+        let connection = lane.connection
+        guard self.routes[connection.id]?.lane === lane else { return }
+        self.routes[connection.id] = nil
+        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        switch reason {
+        case .refused(.networkDown), .closedByPeer(.networkDown):
+            // The connection is fine. When the network comes up there, the peer opens a lane, and so do we.
+            self.refusal = "the network is down at \(self.member.name)"
+        case .refused(.unknownNetworkOrMember):
+            self.refusal = "\(self.member.name) does not list this machine"
+            self.owner.tunnel(self, lost: connection)
+        default:
+            self.refusal = reason.description
+            self.owner.tunnel(self, lost: connection)
+        }
+    }
+
+    // MARK: Choice
+
+    private func chooseLane(now: UInt64) {
+        let paths = self.routes.values.filter(\.isOpen).map { route in
+            var path = Path(id: route.lane.connection.id.rawValue, establishedAt: route.lane.connection.id.rawValue)
+            path.isRelayed = route.lane.connection.details.relay != nil
+            path.isLimited = route.lane.connection.details.isLimited
+            path.isAlive = !route.liveness.isDead
+            path.rtt = route.liveness.rtt
+            return path
+        }
+        let chosen = PathSelector.choose(from: paths, current: self.sending?.rawValue)
+        let before = self.sending
+        self.sending = chosen.map { ConnectionID(rawValue: $0.id) }
+        self.queue.isWaiting = self.sending == nil
+        guard before != self.sending else { return }
+        self.owner.tunnelChanged(self)
+        if self.sending == nil {
+            if !self.queue.isEmpty { self.owner.tunnelWantsConnection(self) }
+        } else {
+            self.pump(now: now)
+        }
+    }
+
+    /// Leaves a path that is dead, at once.
+    private func abandon(_ route: Route) {
+        let connection = route.lane.connection
+        self.routes[connection.id] = nil
+        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        connection.close(.none)
+        self.owner.tunnel(self, lost: connection)
+    }
+
+    // MARK: Liveness
+
+    /// Probes every path now: the network has changed.
+    func probeAll() {
+        let now = NIODeadline.now().uptimeNanoseconds
+        for id in self.routes.keys { self.perform(self.routes[id]?.liveness.probe(now: now) ?? .none, on: id) }
+        self.armTimer(now: now)
+    }
+
+    /// Sends a probe on the path in use and completes with its round trip.
+    func ping(timeout: TimeAmount) -> EventLoopFuture<PingAnswer> {
+        let promise = self.eventLoop.makePromise(of: PingAnswer.self)
+        guard let sending = self.sending, let route = self.routes[sending] else {
+            promise.fail(TunnelError.notConnected(self.refusal))
+            return promise.futureResult
+        }
+        let now = NIODeadline.now().uptimeNanoseconds
+        self.isUsed = true
+        let id = UInt64.random(in: UInt64.max / 2...UInt64.max)
+        let timer = self.eventLoop.scheduleTask(in: timeout) { [weak self] in
+            guard let ping = self?.pings.removeValue(forKey: id) else { return }
+            ping.promise.fail(TunnelError.timedOut)
+        }
+        self.pings[id] = Ping(promise: promise, timer: timer, sentAt: now)
+        route.lane.send(.probe(id))
+        self.routes[sending]?.liveness.sent(now: now)
+        self.armTimer(now: now)
+        return promise.futureResult
+    }
+
+    private func fail(_ ping: Ping) {
+        ping.timer.cancel()
+        ping.promise.fail(TunnelError.timedOut)
+    }
+
+    private func perform(_ action: Liveness.Action, on id: ConnectionID) {
+        switch action {
+        case .none: break
+        case .probe(let number): self.routes[id]?.lane.send(.probe(number))
+        case .dead:
+            guard let route = self.routes[id] else { return }
+            self.refusal = "the path went silent"
+            self.outboundDrops.count(.pathLost)
+            self.abandon(route)
+        }
+    }
+
+    private func tick() {
+        self.timerDeadline = .max
+        let now = NIODeadline.now().uptimeNanoseconds
+        var probes = false
+        for id in Array(self.routes.keys) {
+            let action = self.routes[id]?.liveness.tick(now: now) ?? .none
+            if case .probe = action { probes = true }
+            self.perform(action, on: id)
+        }
+        if probes {
+            // One silent path casts doubt on all: the answers tell which ones live.
+            for id in Array(self.routes.keys) where self.routes[id]?.isOpen ?? false {
+                self.perform(self.routes[id]?.liveness.probe(now: now) ?? .none, on: id)
+            }
+        }
+        self.armTimer(now: now)
+    }
+
+    private func armTimer(now: UInt64) {
+        guard let deadline = self.routes.values.compactMap(\.liveness.nextDeadline).min(),
+            deadline < self.timerDeadline
+        else { return }
+        self.timer?.cancel()
+        self.timerDeadline = deadline
+        self.timer = self.eventLoop.scheduleTask(deadline: .uptimeNanoseconds(max(deadline, now))) { [weak self] in
+            self?.tick()
+        }
+    }
+
+    // MARK: Upkeep
+
+    /// Lets go of memory that an idle tunnel does not need. To be called now and then.
+    func trim() {
+        defer { self.isUsed = false }
+        guard !self.isUsed else { return }
+        self.queue.trim()
+        for route in self.routes.values { route.lane.trim() }
+        for lane in self.inbound { lane.trim() }
+    }
+
+    /// When packets last went or came on a connection; 0 for never.
+    func lastUse(of connection: any Connection) -> UInt64 {
+        guard let route = self.routes[connection.id] else { return 0 }
+        return max(route.lane.sentAt, route.receivedAt)
+    }
+}
+
+/// Why a tunnel could not do something.
+enum TunnelError: Error, CustomStringConvertible {
+    /// No lane is open; perhaps it is known why.
+    case notConnected(String?)
+    /// No answer came in time.
+    case timedOut
+
+    var description: String {
+        switch self {
+        case .notConnected(let reason): reason.map { "not connected: \($0)" } ?? "not connected"
+        case .timedOut: "no answer in time"
+        }
+    }
+}

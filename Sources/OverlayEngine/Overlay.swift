@@ -1,0 +1,242 @@
+internal import ControlAPI
+internal import LibP2P
+internal import Logging
+internal import NIOCore
+internal import OverlayCore
+internal import Synchronization
+internal import TunnelDevice
+
+/// All networks of this machine on one host: who belongs, which connection carries what.
+///
+/// Everything but construction and what is marked otherwise belongs to the event loop of packets.
+final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked Sendable {
+    /// Members that are connected without being asked for.
+    static let maximumEagerLinks = 32
+    /// How often memory is trimmed and superfluous connections are closed.
+    static let upkeepInterval = TimeAmount.seconds(10)
+    /// Pooled memory for packets under way, all networks together.
+    static let packetMemoryBytes = 32 << 20
+
+    let host: LibP2P.Host
+    let eventLoop: any EventLoop
+    let logger: Logger
+    let startedAt = NIODeadline.now()
+    private(set) var networks: [OverlayNetwork] = []
+    private(set) var links: [PeerID: PeerLink] = [:]
+    /// Networks that are down by choice.
+    private var held: [String: NetworkPlan] = [:]
+
+    private let membership: Membership
+    private let pool = PacketPool(limitBytes: Overlay.packetMemoryBytes)
+    /// Tells this run of the daemon from the one before.
+    private let instance = UInt64.random(in: 1 ... .max)
+    private var lanes: [ObjectIdentifier: InboundLane] = [:]
+    private var upkeep: RepeatedTask?
+    private let onDeviceFailure: @Sendable (String, PacketReadError) -> Void
+
+    init(
+        host: LibP2P.Host, membership: Membership, eventLoop: any EventLoop, logger: Logger,
+        onDeviceFailure: @escaping @Sendable (String, PacketReadError) -> Void
+    ) {
+        self.host = host
+        self.membership = membership
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.onDeviceFailure = onDeviceFailure
+    }
+
+    /// Opens for packets.
+    func start() {
+        self.host.accept(PacketProtocol.id, from: { [membership] in membership.contains($0) }) { [weak self] stream in
+            guard let self, let connection = stream.connection else { return stream.reset(.shutdown) }
+            let lane = InboundLane(stream, of: connection, delegate: self)
+            self.lanes[ObjectIdentifier(lane)] = lane
+            lane.start()
+        }
+        self.host.swarm.observe { [weak self] event in self?.handle(event) }
+        self.upkeep = self.eventLoop.scheduleRepeatedTask(
+            initialDelay: Self.upkeepInterval, delay: Self.upkeepInterval
+        ) { [weak self] _ in self?.keepUp() }
+    }
+
+    /// Ends all tunnels and links.
+    func stop() {
+        self.upkeep?.cancel()
+        self.host.swarm.registry.remove(PacketProtocol.id)
+        for network in self.networks { network.stop(.shuttingDown) }
+        for link in self.links.values { link.stop(.shutdown) }
+        self.links = [:]
+        self.lanes = [:]
+    }
+
+    // MARK: Networks
+
+    /// Takes a network with an open device into service.
+    func add(device: LinuxTUN, plan: NetworkPlan) throws {
+        let network = try OverlayNetwork(
+            device: device, plan: plan, pool: self.pool, instance: self.instance, eventLoop: self.eventLoop)
+        network.delegate = self
+        try network.start()
+        self.networks.append(network)
+        self.held[plan.configuration.name] = nil
+        self.relink()
+    }
+
+    /// Takes a network out of service. Its members stay connected.
+    func takeDown(_ name: String) {
+        guard let index = self.networks.firstIndex(where: { $0.plan.configuration.name == name }) else { return }
+        let network = self.networks.remove(at: index)
+        network.stop(.networkDown)
+        self.held[name] = network.plan
+        self.relink()
+    }
+
+    /// Knows a network that is down by choice.
+    func hold(_ plan: NetworkPlan) {
+        self.held[plan.configuration.name] = plan
+        self.relink()
+    }
+
+    /// Goes over to another plan of a network. Tunnels that stay are not touched.
+    func apply(_ plan: NetworkPlan) {
+        guard let network = self.network(plan.configuration.name) else { return }
+        network.apply(plan)
+        self.relink()
+    }
+
+    func network(_ name: String) -> OverlayNetwork? {
+        self.networks.first { $0.plan.configuration.name == name }
+    }
+
+    /// Makes links and tunnels fit each other.
+    private func relink() {
+        var order: [PeerID] = []
+        var tunnels: [PeerID: [(network: OverlayNetwork, tunnel: PeerTunnel)]] = [:]
+        for network in self.networks {
+            for member in network.plan.members {
+                guard let tunnel = network.tunnels[member.peer] else { continue }
+                if tunnels[member.peer] == nil { order.append(member.peer) }
+                tunnels[member.peer, default: []].append((network, tunnel))
+            }
+        }
+        let heldPeers = Set(self.held.values.flatMap { $0.members.map(\.peer) })
+        self.membership.set(Set(order).union(heldPeers))
+        for (peer, link) in self.links where tunnels[peer] == nil {
+            guard !heldPeers.contains(peer) else {
+                link.tunnels = []
+                continue
+            }
+            self.links[peer] = nil
+            link.stop(.gated)
+        }
+        for (rank, peer) in order.enumerated() {
+            let isEager = rank < Self.maximumEagerLinks
+            if let link = self.links[peer] {
+                let known = Set(link.tunnels.map { ObjectIdentifier($0.tunnel) })
+                link.tunnels = tunnels[peer] ?? []
+                link.isEager = isEager
+                for entry in link.tunnels where !known.contains(ObjectIdentifier(entry.tunnel)) {
+                    for connection in link.entries { entry.tunnel.connected(connection.connection) }
+                }
+            } else {
+                let link = PeerLink(
+                    peer: peer, host: self.host, eventLoop: self.eventLoop, isEager: isEager, logger: self.logger)
+                link.tunnels = tunnels[peer] ?? []
+                self.links[peer] = link
+                link.start()
+            }
+        }
+    }
+
+    // MARK: Events
+
+    /// The machine's links, addresses or routes changed.
+    func networkChanged() {
+        for link in self.links.values { link.networkChanged() }
+    }
+
+    /// From the swarm's loop.
+    private func handle(_ event: SwarmEvent) {
+        switch event {
+        case .connected(let connection):
+            self.run { self.links[connection.remotePeer]?.connected(connection) }
+        case .disconnected(let connection, let reason, _):
+            self.run { self.links[connection.remotePeer]?.lost(connection, reason) }
+        case .refused(let peer, let address, let refusal):
+            self.logger.info(
+                "connection refused",
+                metadata: ["peer": "\(peer)", "address": "\(address)", "reason": "\(refusal)"])
+        case .dialFailed, .listening:
+            break
+        }
+    }
+
+    private func keepUp() {
+        self.pool.trim()
+        for network in self.networks { network.trim() }
+        for link in self.links.values { link.closeSurplus() }
+    }
+
+    private func run(_ body: @escaping @Sendable () -> Void) {
+        if self.eventLoop.inEventLoop { body() } else { self.eventLoop.execute(body) }
+    }
+
+    // MARK: OverlayNetwork.Delegate
+
+    func network(_ network: OverlayNetwork, wantsConnectionFor tunnel: PeerTunnel) {
+        self.links[tunnel.member.peer]?.trafficWaits()
+    }
+
+    func network(_ network: OverlayNetwork, tunnel: PeerTunnel, lost connection: any Connection) {
+        guard let link = self.links[tunnel.member.peer] else { return }
+        // Another network may still use the connection.
+        let isUsed = link.tunnels.contains { entry in
+            entry.tunnel !== tunnel && entry.tunnel.openRoutes.contains { $0.lane.connection.id == connection.id }
+        }
+        guard !isUsed else { return }
+        link.lost(connection, tunnel.refusal)
+        connection.close(.none)
+    }
+
+    func network(_ network: OverlayNetwork, changed tunnel: PeerTunnel) {
+        let peer = tunnel.member.peer
+        self.logger.info(
+            tunnel.isUp ? "tunnel up" : "tunnel down",
+            metadata: ["network": "\(network.plan.configuration.name)", "peer": "\(peer)", "name": "\(tunnel.member.name)"])
+        if tunnel.isUp { self.links[peer]?.opened() }
+    }
+
+    func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError) {
+        self.onDeviceFailure(network.plan.configuration.name, error)
+    }
+
+    // MARK: InboundLane.Delegate
+
+    func lane(_ lane: InboundLane, saidHello hello: Hello) -> HelloVerdict {
+        let peer = lane.connection.remotePeer
+        guard let network = self.networks.first(where: { $0.plan.id == hello.networkID }),
+            let tunnel = network.tunnels[peer]
+        else {
+            if self.held.values.contains(where: { $0.id == hello.networkID && $0.members.contains { $0.peer == peer } }) {
+                return .refuse(.networkDown)
+            }
+            for network in self.networks where network.plan.id == hello.networkID { network.countStranger() }
+            return .refuse(.unknownNetworkOrMember)
+        }
+        guard tunnel.hasRoomForInbound else { return .refuse(.tooManyStreams) }
+        return .accept(tunnel)
+    }
+
+    func laneClosed(_ lane: InboundLane) {
+        self.lanes[ObjectIdentifier(lane)] = nil
+    }
+}
+
+/// Who belongs to any of our networks. Asked from every connection's loop.
+final class Membership: Sendable {
+    private let members = Mutex<Set<PeerID>>([])
+
+    func contains(_ peer: PeerID) -> Bool { self.members.withLock { $0.contains(peer) } }
+
+    func set(_ members: Set<PeerID>) { self.members.withLock { $0 = members } }
+}
