@@ -121,10 +121,10 @@ extension YamuxSession {
         guard let measured = self.roundTripTime else { return 0 }
         let roundTrip = max(measured, self.configuration.minimumTuningRoundTripTime)
         guard now - stream.lastGrant < roundTrip * 4 else { return 0 }
-        let limit = min(self.configuration.maximumReceiveWindowBytes, 1 << 30)
         let window = Int(stream.receiveWindow)
-        let growth = min(window, limit - window, self.configuration.windowGrowthBytes - self.grownBytes)
-        return UInt32(max(growth, 0))
+        let limit = min(max(self.configuration.maximumReceiveWindowBytes, window), 1 << 30)
+        let budget = max(self.configuration.windowGrowthBytes, self.grownBytes) - self.grownBytes
+        return UInt32(min(window, limit - window, budget))
     }
 
     typealias Streams = [UInt32: StreamState]

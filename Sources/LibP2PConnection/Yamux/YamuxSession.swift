@@ -94,7 +94,7 @@ struct YamuxSession {
 
     /// The rest of a data frame's body that is still to come.
     struct Body {
-        /// Whose it is; if that stream is gone, the body is thrown away.
+        /// Whose it is; 0 when it is to be thrown away, as it is if its stream goes meanwhile.
         var streamID: UInt32
         var remaining: Int
         /// Whether the frame carried a FIN, which counts after the body.
@@ -251,11 +251,7 @@ extension YamuxSession {
             throw .bodyTooLarge(streamID: id, bytes: bodyBytes)
         }
         // Set first: whatever becomes of the stream, its bytes must be taken off the wire.
-        if bodyBytes > 0 {
-            self.body = Body(
-                streamID: id, remaining: Int(bodyBytes),
-                endsInput: frame.flags.contains(.fin) && !frame.flags.contains(.rst))
-        }
+        if bodyBytes > 0 { self.body = Body(streamID: 0, remaining: Int(bodyBytes), endsInput: false) }
         if frame.flags.contains(.syn) { try self.remoteOpened(id, isReset: frame.flags.contains(.rst)) }
         if frame.flags.contains(.rst) {
             // The reason rides in the length of a window update. Spec: libp2p/specs PR 622.
@@ -271,6 +267,8 @@ extension YamuxSession {
             try self.enlargeSendWindow(of: id, by: frame.length)
         } else if bodyBytes > 0 {
             try self.reserveReceiveWindow(of: id, bytes: bodyBytes)
+            self.body = Body(
+                streamID: id, remaining: Int(bodyBytes), endsInput: frame.flags.contains(.fin))
             self.hasHeardData = true
         }
         if frame.flags.contains(.fin), bodyBytes == 0 { self.remoteEnded(id) }
