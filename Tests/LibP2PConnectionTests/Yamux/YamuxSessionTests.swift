@@ -230,7 +230,8 @@ import Testing
         #expect(
             order == [
                 YamuxFrame(.windowUpdate, .rst, streamID: doomed), YamuxFrame(.ping, .ack, length: 5),
-                YamuxFrame(.data, streamID: ids[2], length: length), YamuxFrame(.data, streamID: ids[0], length: length),
+                YamuxFrame(.data, streamID: ids[2], length: length),
+                YamuxFrame(.data, streamID: ids[0], length: length),
                 YamuxFrame(.data, streamID: ids[2], length: length),
             ])
     }
@@ -491,7 +492,9 @@ import Testing
             var input = ByteBufferAllocator().buffer(capacity: 4096)
             input.writeBytes(wire(0, 0, 1, 1) + [UInt8(truncatingIfNeeded: index)])
             listener.session.receive(input, now: listener.now)
-            #expect(listener.session.nextAction() == nil)
+            if listener.session.nextAction() != nil {
+                Issue.record("nothing is delivered to a stream that does not read")
+            }
         }
         let kept = try #require(listener.session.streams[1]).receiveQueue
         #expect(kept.reduce(0) { $0 + $1.storageCapacity } <= 4 * 40_000)
@@ -502,9 +505,9 @@ import Testing
         #expect(bytes == (0..<40_000).map { UInt8(truncatingIfNeeded: $0) })
     }
 
-    @Test(arguments: 1...40) func randomBytesNeverTrap(seed: UInt64) {
+    @Test(arguments: 1...20) func randomBytesNeverTrap(seed: UInt64) {
         var random = SplitMix(seed)
-        for _ in 0..<50 {
+        for _ in 0..<20 {
             var side = Side(Bool.random(using: &random) ? .dialer : .listener)
             for _ in 0..<40 {
                 var input = ByteBuffer()
@@ -541,7 +544,7 @@ import Testing
                 case 3: side.session.write(ByteBuffer(repeating: 1, count: 100_000), to: id)
                 case 4: side.session.flush(id)
                 case 5: side.session.setReading(true, on: id)
-                default: _ = side.written()
+                default: while side.session.nextWrite(now: side.now) != nil {}
                 }
                 side.now = side.now + .milliseconds(Int64.random(in: 0...4000, using: &random))
                 side.session.tick(now: side.now)
