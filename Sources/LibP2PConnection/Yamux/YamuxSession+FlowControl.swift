@@ -7,19 +7,15 @@ extension YamuxSession {
 
     /// Queues bytes of a stream, which the session owns from now on. Ignored once its direction is ending.
     mutating func write(_ bytes: ByteBuffer, to id: UInt32) {
-        guard bytes.readableBytes > 0, let index = self.streams.index(forKey: id),
-            self.streams.values[index].output == .open
-        else { return }
-        self.streams.values[index].sendQueue.append(bytes)
-        self.streams.values[index].queuedBytes += bytes.readableBytes
+        guard bytes.readableBytes > 0, let index = self.streams.index(forKey: id) else { return }
+        self.streams.values[index].enqueue(bytes)
         self.noteSendability(at: index, id)
     }
 
     /// Lets go out what is queued, and announces a new stream even if nothing is.
     mutating func flush(_ id: UInt32) {
         guard let index = self.streams.index(forKey: id) else { return }
-        self.streams.values[index].flushedBytes = self.streams.values[index].queuedBytes
-        self.streams.values[index].announcesItself = true
+        self.streams.values[index].flush()
         self.schedule(at: index, id)
     }
 
@@ -30,10 +26,7 @@ extension YamuxSession {
 
     mutating func enlargeSendWindow(of id: UInt32, by increment: UInt32) throws(YamuxError) {
         guard increment > 0, let index = self.streams.index(forKey: id) else { return }
-        let window = self.streams.values[index].sendWindow
-        let (enlarged, overflow) = window.addingReportingOverflow(increment)
-        guard !overflow else { throw .sendWindowOverflow(streamID: id, window: window, increment: increment) }
-        self.streams.values[index].sendWindow = enlarged
+        try self.streams.values[index].enlargeSendWindow(id, by: increment)
         self.schedule(at: index, id)
         self.noteSendability(at: index, id)
     }
@@ -44,26 +37,21 @@ extension YamuxSession {
     }
 
     private mutating func noteSendability(at index: Streams.Index, _ id: UInt32) {
-        let isSendable = self.streams.values[index].isSendable(queueBytes: self.configuration.sendQueueBytes)
-        guard isSendable != self.streams.values[index].wasSendable else { return }
-        self.streams.values[index].wasSendable = isSendable
-        self.actions.append(.sendabilityChanged(id))
+        if self.streams.values[index].noteSendability(queueBytes: self.configuration.sendQueueBytes) {
+            self.actions.append(.sendabilityChanged(id))
+        }
     }
 
     /// Puts a stream with something to send at the end of the line.
     private mutating func schedule(at index: Streams.Index, _ id: UInt32) {
-        guard self.streams.values[index].hasFrame, !self.streams.values[index].isInSendOrder else { return }
-        self.streams.values[index].isInSendOrder = true
-        self.sendOrder.append(id)
+        if self.streams.values[index].joinSendOrder() { self.sendOrder.append(id) }
     }
 
     /// Puts the next stream's frame into the outbox, except its header, which is returned.
     mutating func nextStreamFrame() -> ByteBuffer? {
         while let id = self.sendOrder.popFirst() {
             guard let index = self.streams.index(forKey: id) else { continue }
-            self.streams.values[index].isInSendOrder = false
-            guard self.streams.values[index].hasFrame else { continue }
-            let frame = self.streams.values[index].takeFrame(id, into: &self.outbox)
+            guard let frame = self.streams.values[index].takeFrame(id, into: &self.outbox) else { continue }
             self.schedule(at: index, id)
             self.noteSendability(at: index, id)
             if frame.flags.contains(.fin) { self.forgetIfDone(id) }
@@ -79,26 +67,7 @@ extension YamuxSession {
     /// Books a frame's body against the stream's window before its bytes arrive.
     mutating func reserveReceiveWindow(of id: UInt32, bytes: UInt32) throws(YamuxError) {
         guard let index = self.streams.index(forKey: id) else { return }
-        guard self.streams.values[index].input == .open else {
-            self.reset(id, .protocolViolation)
-            return
-        }
-        let credit = self.streams.values[index].receiveCredit
-        guard bytes <= credit else {
-            throw .receiveWindowExceeded(streamID: id, bytes: bytes, window: credit)
-        }
-        self.streams.values[index].receiveCredit = credit - bytes
-    }
-
-    /// Counts delivered bytes; from half a window on the remote is to be granted more.
-    mutating func consume(_ bytes: UInt32, at index: Streams.Index, _ id: UInt32) {
-        self.streams.values[index].consumedBytes += bytes
-        guard
-            self.streams.values[index].consumedBytes >= self.streams.values[index].receiveWindow / 2,
-            !self.streams.values[index].isGrantPending
-        else { return }
-        self.streams.values[index].isGrantPending = true
-        self.pendingGrants.append(id)
+        if try !self.streams.values[index].reserve(id, bytes: bytes) { self.reset(id, .protocolViolation) }
     }
 
     /// Writes the window updates that are due, one for each stream, however often it came over the half.
@@ -130,9 +99,39 @@ extension YamuxSession {
     typealias Streams = [UInt32: StreamState]
 }
 
+// MARK: - One stream's books
+
+// Each of these is one call that works in place: reading a part of a stream through the table copies all of it.
+
 extension YamuxSession.StreamState {
     func isSendable(queueBytes: Int) -> Bool {
         self.output == .open && self.sendWindow > 0 && self.queuedBytes < queueBytes
+    }
+
+    /// Whether ``isSendable(queueBytes:)`` is no longer what it was at the last call.
+    mutating func noteSendability(queueBytes: Int) -> Bool {
+        let isSendable = self.isSendable(queueBytes: queueBytes)
+        defer { self.wasSendable = isSendable }
+        return isSendable != self.wasSendable
+    }
+
+    mutating func enqueue(_ bytes: ByteBuffer) {
+        guard self.output == .open else { return }
+        self.sendQueue.append(bytes)
+        self.queuedBytes += bytes.readableBytes
+    }
+
+    mutating func flush() {
+        self.flushedBytes = self.queuedBytes
+        self.announcesItself = true
+    }
+
+    mutating func enlargeSendWindow(_ id: UInt32, by increment: UInt32) throws(YamuxError) {
+        let (enlarged, overflow) = self.sendWindow.addingReportingOverflow(increment)
+        guard !overflow else {
+            throw .sendWindowOverflow(streamID: id, window: self.sendWindow, increment: increment)
+        }
+        self.sendWindow = enlarged
     }
 
     /// Whether a frame could go out now.
@@ -142,8 +141,18 @@ extension YamuxSession.StreamState {
         return self.output == .ending && self.queuedBytes == 0
     }
 
+    /// Whether the stream is to be put at the end of the line: it has a frame, and is not in line yet.
+    mutating func joinSendOrder() -> Bool {
+        guard self.hasFrame, !self.isInSendOrder else { return false }
+        self.isInSendOrder = true
+        return true
+    }
+
     /// Makes one frame out of what is flushed, as far as the window and the longest body allow. Its body is appended to `outbox`.
-    mutating func takeFrame(_ id: UInt32, into outbox: inout Deque<ByteBuffer>) -> YamuxFrame {
+    /// The stream is no longer in line then. `nil` when there is nothing to send after all.
+    mutating func takeFrame(_ id: UInt32, into outbox: inout Deque<ByteBuffer>) -> YamuxFrame? {
+        self.isInSendOrder = false
+        guard self.hasFrame else { return nil }
         let bytes = min(self.flushedBytes, YamuxFrame.maximumSentBodyBytes, Int(self.sendWindow))
         var flags: YamuxFrame.Flags = []
         if !self.isAnnounced {
@@ -170,6 +179,57 @@ extension YamuxSession.StreamState {
         }
         // Marks without bytes ride on a window update of 0, as with go-yamux.
         return YamuxFrame(bytes > 0 ? .data : .windowUpdate, flags, streamID: id, length: UInt32(bytes))
+    }
+
+    /// Books a body against the window. False when the remote has ended its direction before.
+    mutating func reserve(_ id: UInt32, bytes: UInt32) throws(YamuxError) -> Bool {
+        guard self.input == .open else { return false }
+        guard bytes <= self.receiveCredit else {
+            throw .receiveWindowExceeded(streamID: id, bytes: bytes, window: self.receiveCredit)
+        }
+        self.receiveCredit -= bytes
+        return true
+    }
+
+    /// What becomes of a piece of input.
+    enum Intake {
+        /// It goes to the receiver; from half a window on the remote is to be granted more.
+        case deliver(needsGrant: Bool)
+        /// It is kept.
+        case keep
+    }
+
+    mutating func take(_ piece: ByteBuffer) -> Intake {
+        if self.isReading, self.receiveQueue.isEmpty {
+            return .deliver(needsGrant: self.consume(UInt32(piece.readableBytes)))
+        }
+        self.keep(piece)
+        return .keep
+    }
+
+    /// Keeps a piece of input. A small piece of a large buffer is copied, so that a remote which sends single bytes cannot make
+    /// each of them hold a whole buffer.
+    mutating func keep(_ piece: ByteBuffer) {
+        let isWorthHolding = piece.readableBytes >= max(1024, piece.storageCapacity / 4)
+        guard !isWorthHolding else {
+            self.receiveQueue.append(piece)
+            return
+        }
+        if let last = self.receiveQueue.indices.last, self.receiveQueue[last].readableBytes < 16 * 1024 {
+            self.receiveQueue[last].writeImmutableBuffer(piece)
+        } else {
+            var copy = ByteBuffer()
+            copy.writeImmutableBuffer(piece)
+            self.receiveQueue.append(copy)
+        }
+    }
+
+    /// Counts delivered bytes. True when that makes a grant due.
+    mutating func consume(_ bytes: UInt32) -> Bool {
+        self.consumedBytes += bytes
+        guard self.consumedBytes >= self.receiveWindow / 2, !self.isGrantPending else { return false }
+        self.isGrantPending = true
+        return true
     }
 
     /// Gives the remote back what was consumed, and `growth` on top.

@@ -192,14 +192,10 @@ extension YamuxSession {
 
     /// Bytes of a stream: on to its receiver, or kept where it does not read.
     mutating func inputArrived(_ piece: ByteBuffer, for id: UInt32) -> Action? {
-        guard let index = self.streams.index(forKey: id), self.streams.values[index].isAnnounced else { return nil }
-        let bytes = UInt32(piece.readableBytes)
-        if self.streams.values[index].isReading, self.streams.values[index].receiveQueue.isEmpty {
-            self.consume(bytes, at: index, id)
-            return .deliver(id, piece)
-        }
-        self.streams.values[index].keep(piece)
-        return nil
+        guard let index = self.streams.index(forKey: id) else { return nil }
+        guard case .deliver(let needsGrant) = self.streams.values[index].take(piece) else { return nil }
+        if needsGrant { self.pendingGrants.append(id) }
+        return .deliver(id, piece)
     }
 
     // MARK: Delivery
@@ -217,20 +213,15 @@ extension YamuxSession {
                 self.pendingDeliveries.removeFirst()
                 continue
             }
-            if self.streams.values[index].isReading {
-                if let piece = self.streams.values[index].receiveQueue.popFirst() {
-                    self.consume(UInt32(piece.readableBytes), at: index, id)
-                    return .deliver(id, piece)
-                }
-                self.streams.values[index].isDeliveryPending = false
+            switch self.streams.values[index].nextDelivery() {
+            case .piece(let piece, let needsGrant):
+                if needsGrant { self.pendingGrants.append(id) }
+                return .deliver(id, piece)
+            case .end:
                 self.pendingDeliveries.removeFirst()
-                if self.streams.values[index].input == .ending {
-                    self.streams.values[index].input = .ended
-                    self.forgetIfDone(id)
-                    return .endInput(id)
-                }
-            } else {
-                self.streams.values[index].isDeliveryPending = false
+                self.forgetIfDone(id)
+                return .endInput(id)
+            case .nothing:
                 self.pendingDeliveries.removeFirst()
             }
         }
@@ -272,20 +263,21 @@ extension YamuxSession {
 }
 
 extension YamuxSession.StreamState {
-    /// Keeps a piece of input. A small piece of a large buffer is copied, so that a remote which sends single bytes cannot make
-    /// each of them hold a whole buffer.
-    mutating func keep(_ piece: ByteBuffer) {
-        let isWorthHolding = piece.readableBytes >= max(1024, piece.storageCapacity / 4)
-        guard !isWorthHolding else {
-            self.receiveQueue.append(piece)
-            return
+    /// What a stream that waits for delivery has to give.
+    enum Delivery {
+        case piece(ByteBuffer, needsGrant: Bool)
+        case end
+        case nothing
+    }
+
+    /// The next piece that was kept, or the end of the input; with anything but a piece the stream no longer waits.
+    mutating func nextDelivery() -> Delivery {
+        if self.isReading, let piece = self.receiveQueue.popFirst() {
+            return .piece(piece, needsGrant: self.consume(UInt32(piece.readableBytes)))
         }
-        if let last = self.receiveQueue.indices.last, self.receiveQueue[last].readableBytes < 16 * 1024 {
-            self.receiveQueue[last].writeImmutableBuffer(piece)
-        } else {
-            var copy = ByteBuffer()
-            copy.writeImmutableBuffer(piece)
-            self.receiveQueue.append(copy)
-        }
+        self.isDeliveryPending = false
+        guard self.isReading, self.input == .ending else { return .nothing }
+        self.input = .ended
+        return .end
     }
 }

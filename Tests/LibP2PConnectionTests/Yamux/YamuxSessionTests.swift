@@ -476,6 +476,21 @@ import Testing
         }
     }
 
+    @Test func drainsARemoteThatGoesOnAfterOurReset() throws {
+        var dialer = Side(.dialer)
+        let (doomed, other) = (try dialer.announced(), try dialer.announced())
+        dialer.session.setReading(true, on: other)
+        _ = dialer.receive(wire(0, 2, doomed, 4) + [1, 2])
+        dialer.session.reset(doomed, .rateLimited)
+        #expect(dialer.written() == wire(1, 8, doomed, 0x1003))
+        _ = dialer.actions()
+        #expect(dialer.receive([3, 4]) == [], "the rest of a body whose stream is gone")
+        let body = [UInt8](repeating: 5, count: 1 << 20)
+        for _ in 0..<3 { #expect(dialer.receive(wire(0, 0, doomed, 1 << 20) + body + wire(1, 0, doomed, .max)) == []) }
+        #expect(dialer.receive(wire(0, 6, other, 1) + [6]).first == .deliver(other, ByteBuffer(bytes: [6])))
+        #expect(dialer.written().isEmpty)
+    }
+
     @Test func aFloodOfPingsIsAnsweredThirtyTwoAtATime() {
         var listener = Side(.listener)
         #expect(listener.receive((0..<10_000).flatMap { wire(2, 1, 0, $0) }) == [])
