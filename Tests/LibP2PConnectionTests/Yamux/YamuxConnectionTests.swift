@@ -1,7 +1,6 @@
 import LibP2PCore
 import NIOCore
 import NIOEmbedded
-import TestKit
 import Testing
 
 @testable import LibP2PConnection
@@ -10,7 +9,7 @@ import Testing
 @Suite struct YamuxConnectionTests {
     @Test func carriesBothDirectionsAndEndsThem() throws {
         for pieces in [MemoryByteStream.Pieces.whole, .atMost(1), .lengths([12, 1, 5, 700])] {
-            let pair = Pair(pieces: pieces)
+            let pair = SessionPair(pieces: pieces)
             let (near, far) = try pair.stream()
             #expect(near.stream.id == 1 && near.stream.role == .dialer && far.stream.role == .listener)
             near.send("ping")
@@ -34,7 +33,7 @@ import Testing
     }
 
     @Test func aResetReachesTheOtherSideWithItsReason() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
         near.send("lost or not")
         near.stream.reset(.supplanted)
@@ -52,11 +51,11 @@ import Testing
     }
 
     @Test func closingWithAnErrorTellsUsOurReasonAndTheRemoteItsCode() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
-        near.stream.close(Fault())
+        near.stream.close(PipeFault())
         pair.run()
-        #expect(near.error is Fault)
+        #expect(near.error is PipeFault)
         #expect(far.error as? StreamResetError == StreamResetError(code: .unspecified, byRemote: true))
         let (near2, far2) = try pair.stream()
         near2.stream.close(StreamResetError(code: .rateLimited, byRemote: false))
@@ -66,7 +65,7 @@ import Testing
     }
 
     @Test func anOrderlyCloseLetsTheRemoteReadAll() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
         far.stream.setReading(false)
         near.send("all of it")
@@ -85,9 +84,9 @@ import Testing
     }
 
     @Test func aStreamWithoutReceiverIsReset() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         pair.farDelegate.takesStreams = false
-        let near = Recorder(try pair.dialer.openStream())
+        let near = StreamRecorder(try pair.dialer.openStream())
         near.send("x")
         pair.run()
         #expect(near.error as? StreamResetError == StreamResetError(code: .unspecified, byRemote: true))
@@ -98,9 +97,9 @@ import Testing
     @Test func aStreamBecomesNegotiatedWhenItsProtocolIsSet() throws {
         var configuration = YamuxConfiguration()
         configuration.acceptBacklog = 1
-        let pair = Pair(configuration: configuration)
+        let pair = SessionPair(configuration: configuration)
         let (_, far) = try pair.stream()
-        let refused = Recorder(try pair.dialer.openStream())
+        let refused = StreamRecorder(try pair.dialer.openStream())
         refused.stream.flush()
         pair.run()
         #expect((refused.error as? StreamResetError)?.code == .resourceLimitExceeded)
@@ -113,9 +112,9 @@ import Testing
     // MARK: Callbacks that call back
 
     @Test func receiversMayDoAnythingFromWithin() throws {
-        let pair = Pair(pieces: .atMost(3))
+        let pair = SessionPair(pieces: .atMost(3))
         let (near, far) = try pair.stream()
-        let third = Recorder(try pair.dialer.openStream())
+        let third = StreamRecorder(try pair.dialer.openStream())
         far.onReceived = { recorder in
             recorder.send("echo")
             recorder.stream.setReading(false)
@@ -135,9 +134,9 @@ import Testing
     }
 
     @Test func anotherReceiverGetsTheNextByte() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
-        let second = Recorder(far.stream, takesOver: false)
+        let second = StreamRecorder(far.stream, takesOver: false)
         far.onReceived = { recorder in recorder.stream.receiver = second }
         near.send("first")
         pair.run()
@@ -150,7 +149,7 @@ import Testing
     // MARK: Bursts and back-pressure
 
     @Test func aBurstIsAnsweredWithOneFlush() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
         far.onReceived = { $0.send("answer") }
         for _ in 0..<50 { near.send("question") }
@@ -162,7 +161,7 @@ import Testing
     }
 
     @Test func framesAreMadeOnlyWhileThePipeTakesThem() throws {
-        let pair = Pair(capacity: 100_000)
+        let pair = SessionPair(capacity: 100_000)
         let (near, far) = try pair.stream()
         pair.listenerPipe.isStalled = true
         near.stream.write(ByteBuffer(repeating: 1, count: 250_000))
@@ -181,7 +180,7 @@ import Testing
     }
 
     @Test func aStreamThatAskedLearnsWhenThePipeOpens() throws {
-        let pair = Pair(capacity: 10_000)
+        let pair = SessionPair(capacity: 10_000)
         let (near, _) = try pair.stream()
         let (idle, _) = try pair.stream()
         let (asking, _) = try pair.stream()
@@ -197,7 +196,7 @@ import Testing
     }
 
     @Test func aRemoteThatNeverReadsStopsOnlyItsOwnStream() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (slow, far) = try pair.stream()
         let (fast, farFast) = try pair.stream()
         far.stream.setReading(false)
@@ -222,7 +221,7 @@ import Testing
     // MARK: The clock
 
     @Test func measuresTheRoundTripAtTheStart() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         #expect(pair.dialer.roundTripTime != nil && pair.listener.roundTripTime != nil)
         let answer = pair.dialer.ping()
         pair.dialerPipe.isStalled = true
@@ -235,7 +234,7 @@ import Testing
     }
 
     @Test func idleSessionsStayAliveAndDeadOnesEnd() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
         for _ in 0..<600 { pair.loop.advanceTime(by: .seconds(1)) }
         #expect(!pair.nearDelegate.isClosed && !pair.farDelegate.isClosed)
@@ -259,7 +258,7 @@ import Testing
 
     @Test func closingTellsBothSidesAndThenThePipe() throws {
         for code in [ConnectionErrorCode.none, .shutdown] {
-            let pair = Pair()
+            let pair = SessionPair()
             let (near, far) = try pair.stream()
             pair.dialer.close(code)
             pair.dialer.close(.gated)
@@ -276,7 +275,7 @@ import Testing
     }
 
     @Test func aGoodbyeThatNobodyTakesIsGivenUp() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         pair.listenerPipe.isStalled = true
         pair.dialer.close(.none)
         pair.run()
@@ -286,18 +285,18 @@ import Testing
     }
 
     @Test func aCutEndsEverythingWithItsReason() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, far) = try pair.stream()
         let ping = pair.dialer.ping()
-        pair.dialerPipe.cut(Fault())
+        pair.dialerPipe.cut(PipeFault())
         pair.run()
-        #expect(near.error is Fault && far.error is Fault)
-        #expect(pair.nearDelegate.error is Fault && pair.farDelegate.error is Fault)
-        #expect(throws: Fault.self) { try ping.wait() }
+        #expect(near.error is PipeFault && far.error is PipeFault)
+        #expect(pair.nearDelegate.error is PipeFault && pair.farDelegate.error is PipeFault)
+        #expect(throws: PipeFault.self) { try ping.wait() }
     }
 
     @Test func anEndWithoutGoodbyeIsAnError() throws {
-        let pair = Pair()
+        let pair = SessionPair()
         let (near, _) = try pair.stream()
         pair.listenerPipe.closeWrite()
         pair.run()
@@ -310,15 +309,15 @@ import Testing
         let loop = EmbeddedEventLoop()
         let (pipe, remote) = MemoryByteStream.pair(on: loop)
         let session = YamuxMuxer().multiplex(pipe, role: .listener)
-        let delegate = Delegate()
+        let delegate = SessionRecorder()
         session.delegate = delegate
         session.start()
-        let tap = Tap(remote)
-        remote.write(ByteBuffer(bytes: wire(1, 1, 2, 0)))
+        let tap = PipeTap(remote)
+        remote.write(ByteBuffer(bytes: yamux(1, 1, 2, 0)))
         remote.flush()
         loop.run()
         #expect(delegate.error as? YamuxError == .wrongStreamParity(streamID: 2))
-        #expect(tap.bytes == wire(2, 1, 0, 0) + wire(3, 0, 0, 1))
+        #expect(tap.bytes == yamux(2, 1, 0, 0) + yamux(3, 0, 0, 1))
         #expect(tap.hasEnded)
         remote.closeWrite()
         loop.run()
@@ -328,9 +327,9 @@ import Testing
     @Test func nothingIsKeptAliveAfterTheEnd() throws {
         weak var session: (any MuxerSession)?
         weak var stream: (any MuxedStream)?
-        weak var recorder: Recorder?
+        weak var recorder: StreamRecorder?
         do {
-            let pair = Pair()
+            let pair = SessionPair()
             let (near, _) = try pair.stream()
             (session, stream, recorder) = (pair.dialer, near.stream, near)
             pair.end()
@@ -342,21 +341,21 @@ import Testing
 
 // MARK: - Support
 
-struct Fault: Error {}
+struct PipeFault: Error {}
 
 extension MemoryByteStream.Pieces {
     var isCut: Bool { if case .whole = self { false } else { true } }
 }
 
 /// Two sessions over one pipe.
-final class Pair {
+final class SessionPair {
     let loop = EmbeddedEventLoop()
     let dialerPipe: MemoryByteStream
     let listenerPipe: MemoryByteStream
     let dialer: any MuxerSession
     let listener: any MuxerSession
-    let nearDelegate = Delegate()
-    let farDelegate = Delegate()
+    let nearDelegate = SessionRecorder()
+    let farDelegate = SessionRecorder()
 
     init(
         capacity: Int = 64 * 1024, pieces: MemoryByteStream.Pieces = .whole,
@@ -376,8 +375,8 @@ final class Pair {
     func run() { self.loop.run() }
 
     /// A stream opened by the dialer, from both sides, with reading on.
-    func stream() throws -> (near: Recorder, far: Recorder) {
-        let near = Recorder(try self.dialer.openStream())
+    func stream() throws -> (near: StreamRecorder, far: StreamRecorder) {
+        let near = StreamRecorder(try self.dialer.openStream())
         near.stream.flush()
         self.run()
         let far = self.farDelegate.accepted.popLast()
@@ -392,9 +391,9 @@ final class Pair {
     }
 }
 
-final class Delegate: MuxerSessionDelegate {
+final class SessionRecorder: MuxerSessionDelegate {
     var takesStreams = true
-    var accepted: [Recorder] = []
+    var accepted: [StreamRecorder] = []
     var onAccepted: ((any MuxedStream) -> Void)?
     var isClosed = false
     var error: (any Error)?
@@ -406,7 +405,7 @@ final class Delegate: MuxerSessionDelegate {
             onAccepted(stream)
             return
         }
-        self.accepted.append(Recorder(stream))
+        self.accepted.append(StreamRecorder(stream))
     }
 
     func session(_ session: any MuxerSession, closed error: (any Error)?) {
@@ -418,15 +417,15 @@ final class Delegate: MuxerSessionDelegate {
 }
 
 /// Notes what a stream tells it.
-final class Recorder: ByteStreamReceiver {
+final class StreamRecorder: ByteStreamReceiver {
     let stream: any MuxedStream
     var bytes: [UInt8] = []
     var count = 0
     var events: [String] = []
     var error: (any Error)?
-    var onReceived: ((Recorder) -> Void)?
-    var onWritable: ((Recorder) -> Void)?
-    var onClosed: ((Recorder) -> Void)?
+    var onReceived: ((StreamRecorder) -> Void)?
+    var onWritable: ((StreamRecorder) -> Void)?
+    var onClosed: ((StreamRecorder) -> Void)?
 
     init(_ stream: any MuxedStream, takesOver: Bool = true) {
         self.stream = stream
@@ -472,7 +471,7 @@ final class Recorder: ByteStreamReceiver {
 }
 
 /// Reads the end of a pipe that no session holds.
-final class Tap: ByteStreamReceiver {
+final class PipeTap: ByteStreamReceiver {
     var bytes: [UInt8] = []
     var hasEnded = false
 

@@ -10,7 +10,7 @@ import Testing
     // MARK: Sending
 
     @Test func sendsNoMoreThanTheWindowAndGoesOnWhenItOpens() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(repeating: 1, count: Self.window - 1), to: id)
         dialer.session.flush(id)
@@ -21,40 +21,40 @@ import Testing
         #expect(dialer.bodyBytesWritten() == 1)
         #expect(dialer.actions() == [.sendabilityChanged(id)])
         #expect(!dialer.session.isSendable(id))
-        #expect(dialer.receive(wire(1, 2, id, 0)) == [])
+        #expect(dialer.receive(yamux(1, 2, id, 0)) == [])
         #expect(dialer.bodyBytesWritten() == 0)
-        #expect(dialer.receive(wire(1, 0, id, 5000)) == [.sendabilityChanged(id)])
+        #expect(dialer.receive(yamux(1, 0, id, 5000)) == [.sendabilityChanged(id)])
         #expect(dialer.session.isSendable(id))
         #expect(dialer.bodyBytesWritten() == 999)
         #expect(dialer.session.streams[id]?.sendWindow == UInt32(4001))
     }
 
     @Test func aHalfClosedStreamStillTakesWindowUpdates() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(repeating: 1, count: Self.window + 1), to: id)
         dialer.session.closeWrite(id)
         #expect(dialer.bodyBytesWritten() == Self.window)
         #expect(dialer.session.streams[id]?.output == .ending)
-        _ = dialer.receive(wire(1, 0, id, 1))
-        #expect(dialer.written() == wire(0, 4, id, 1) + [1])
+        _ = dialer.receive(yamux(1, 0, id, 1))
+        #expect(dialer.written() == yamux(0, 4, id, 1) + [1])
         #expect(dialer.session.streams[id]?.output == .ended)
     }
 
     @Test func aWindowOfExactlyWhatIsQueuedCarriesTheEndToo() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(repeating: 1, count: Self.window), to: id)
         dialer.session.flush(id)
         #expect(dialer.bodyBytesWritten() == Self.window)
         dialer.session.closeWrite(id)
-        #expect(dialer.written() == wire(1, 4, id, 0), "an end needs no window")
+        #expect(dialer.written() == yamux(1, 4, id, 0), "an end needs no window")
     }
 
     @Test func aStreamIsNotWritableAboveTheBoundOfItsQueue() throws {
         var configuration = YamuxConfiguration()
         configuration.sendQueueBytes = 1000
-        var dialer = Side(.dialer, configuration)
+        var dialer = YamuxSide(.dialer, configuration)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(repeating: 1, count: 999), to: id)
         #expect(dialer.session.isSendable(id))
@@ -68,21 +68,21 @@ import Testing
     }
 
     @Test func onlyWhatIsFlushedGoesOut() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(string: "ab"), to: id)
         dialer.session.flush(id)
         dialer.session.write(ByteBuffer(string: "cd"), to: id)
-        #expect(dialer.written() == wire(0, 0, id, 2) + Array("ab".utf8))
+        #expect(dialer.written() == yamux(0, 0, id, 2) + Array("ab".utf8))
         #expect(dialer.written().isEmpty)
     }
 
     @Test func theLargestWindowIsLegal() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
-        #expect(dialer.receive(wire(1, 0, id, .max - UInt32(Self.window))) == [])
+        #expect(dialer.receive(yamux(1, 0, id, .max - UInt32(Self.window))) == [])
         #expect(dialer.session.streams[id]?.sendWindow == UInt32.max)
-        #expect(dialer.receive(wire(1, 0, id, 1)).count == 1)
+        #expect(dialer.receive(yamux(1, 0, id, 1)).count == 1)
         #expect(dialer.session.isEnded)
     }
 
@@ -90,7 +90,7 @@ import Testing
 
     @Test func grantsFromHalfTheWindowOnHoweverSmallThePieces() {
         for pieceBytes in [1000, 65_536, Self.window / 2] {
-            var listener = Side(.listener)
+            var listener = YamuxSide(.listener)
             listener.openInbound(1)
             var consumed = 0
             while consumed + pieceBytes < Self.window / 2 {
@@ -100,24 +100,24 @@ import Testing
             }
             listener.feed(1, bytes: pieceBytes)
             consumed += pieceBytes
-            #expect(listener.written() == wire(1, 0, 1, UInt32(consumed)))
+            #expect(listener.written() == yamux(1, 0, 1, UInt32(consumed)))
             #expect(listener.session.streams[1]?.receiveCredit == UInt32(Self.window))
         }
     }
 
     @Test func coalescesTheUpdatesOfABurst() {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         listener.openInbound(1)
         listener.openInbound(3)
         for _ in 0..<4 {
             listener.feed(1, bytes: Self.window / 4)
             listener.feed(3, bytes: Self.window / 4)
         }
-        #expect(listener.written() == wire(1, 0, 1, UInt32(Self.window)) + wire(1, 0, 3, UInt32(Self.window)))
+        #expect(listener.written() == yamux(1, 0, 1, UInt32(Self.window)) + yamux(1, 0, 3, UInt32(Self.window)))
     }
 
     @Test func grantsNothingWhileNobodyReads() {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         listener.openInbound(1)
         listener.session.setReading(false, on: 1)
         for _ in 0..<4 { listener.feed(1, bytes: Self.window / 4) }
@@ -126,21 +126,21 @@ import Testing
         #expect(listener.session.streams[1]?.isConsistent == true)
         listener.session.setReading(true, on: 1)
         #expect(listener.bodyBytesDelivered() == Self.window)
-        #expect(listener.written() == wire(1, 0, 1, UInt32(Self.window)))
+        #expect(listener.written() == yamux(1, 0, 1, UInt32(Self.window)))
         listener.session.setReading(false, on: 1)
         listener.feed(1, bytes: Self.window)
         #expect(
-            listener.receive(wire(0, 0, 1, 1)) == [
+            listener.receive(yamux(0, 0, 1, 1)) == [
                 .end(.failure(.receiveWindowExceeded(streamID: 1, bytes: 1, window: 0)))
             ])
     }
 
     @Test func readingMayStopAndStartBetweenPieces() {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         listener.openInbound(1)
         listener.session.setReading(false, on: 1)
-        for byte in UInt8(0)..<5 { _ = listener.receive(wire(0, 0, 1, 2000) + [UInt8](repeating: byte, count: 2000)) }
-        _ = listener.receive(wire(1, 4, 1, 0))
+        for byte in UInt8(0)..<5 { _ = listener.receive(yamux(0, 0, 1, 2000) + [UInt8](repeating: byte, count: 2000)) }
+        _ = listener.receive(yamux(1, 4, 1, 0))
         listener.session.setReading(true, on: 1)
         var delivered: [UInt8] = []
         var hasEnded = false
@@ -158,17 +158,17 @@ import Testing
     }
 
     @Test func grantsNothingAfterTheRemoteEnded() {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         listener.openInbound(1)
         listener.feed(1, bytes: Self.window / 2)
-        _ = listener.receive(wire(1, 4, 1, 0))
+        _ = listener.receive(yamux(1, 4, 1, 0))
         #expect(listener.written().isEmpty)
     }
 
     // MARK: Growth
 
     @Test func theWindowDoublesWhileItIsUsedUpWithinFourRoundTrips() throws {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         try listener.measure(.milliseconds(100))
         listener.openInbound(1)
         var window = Self.window
@@ -177,7 +177,7 @@ import Testing
             listener.now = listener.now + .milliseconds(399)
             listener.feed(1, bytes: window / 2)
             let grown = min(2 * window, 16 * 1024 * 1024)
-            #expect(listener.written() == wire(1, 0, 1, UInt32(window / 2 + grown - window)))
+            #expect(listener.written() == yamux(1, 0, 1, UInt32(window / 2 + grown - window)))
             window = grown
             seen.append(window)
             #expect(listener.session.streams[1]?.receiveWindow == UInt32(window))
@@ -186,35 +186,35 @@ import Testing
         #expect(seen.last == 16 * 1024 * 1024)
         listener.now = listener.now + .milliseconds(400)
         listener.feed(1, bytes: window / 2)
-        #expect(listener.written() == wire(1, 0, 1, UInt32(window / 2)))
+        #expect(listener.written() == yamux(1, 0, 1, UInt32(window / 2)))
     }
 
     @Test func theWindowStaysWhileItIsUsedSlowlyOrNothingIsMeasured() throws {
         for isMeasured in [true, false] {
-            var listener = Side(.listener)
+            var listener = YamuxSide(.listener)
             if isMeasured { try listener.measure(.milliseconds(100)) }
             listener.openInbound(1)
             for _ in 0..<5 {
                 listener.now = listener.now + .milliseconds(isMeasured ? 400 : 1)
                 listener.feed(1, bytes: Self.window / 2)
-                #expect(listener.written() == wire(1, 0, 1, UInt32(Self.window / 2)))
+                #expect(listener.written() == yamux(1, 0, 1, UInt32(Self.window / 2)))
             }
         }
     }
 
     @Test func aShortRoundTripCountsAsTheLeast() throws {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         try listener.measure(.microseconds(10))
         listener.openInbound(1)
         listener.now = listener.now + .microseconds(3999)
         listener.feed(1, bytes: Self.window / 2)
-        #expect(listener.written() == wire(1, 0, 1, UInt32(Self.window / 2 + Self.window)))
+        #expect(listener.written() == yamux(1, 0, 1, UInt32(Self.window / 2 + Self.window)))
     }
 
     @Test func theSumOfAllGrowthIsBoundedAndComesBack() throws {
         var configuration = YamuxConfiguration()
         configuration.windowGrowthBytes = 400_000
-        var listener = Side(.listener, configuration)
+        var listener = YamuxSide(.listener, configuration)
         try listener.measure(.milliseconds(100))
         for id in [1, 3, 5] as [UInt32] { listener.openInbound(id) }
         func grown(_ id: UInt32) -> Int { Int(listener.session.streams[id]?.receiveWindow ?? 0) - Self.window }
@@ -224,7 +224,7 @@ import Testing
         }
         #expect([grown(1), grown(3), grown(5)] == [Self.window, 400_000 - Self.window, 0])
         #expect(listener.session.grownBytes == 400_000)
-        _ = listener.receive(wire(1, 8, 1, 0))
+        _ = listener.receive(yamux(1, 8, 1, 0))
         #expect(listener.session.grownBytes == 400_000 - Self.window)
         listener.feed(5, bytes: Self.window / 2)
         _ = listener.written()
@@ -236,7 +236,7 @@ import Testing
             var configuration = YamuxConfiguration()
             configuration.maximumReceiveWindowBytes = limit
             configuration.windowGrowthBytes = limit
-            var listener = Side(.listener, configuration)
+            var listener = YamuxSide(.listener, configuration)
             try listener.measure(.seconds(1))
             listener.openInbound(1)
             for _ in 0..<16 {
@@ -256,38 +256,38 @@ import Testing
 /// Pings, round trips and silence.
 @Suite struct YamuxLivenessTests {
     @Test func measuresRoundTripsAndSmoothsThem() throws {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         let first = try side.session.ping(now: side.now)
         side.now = side.now + .milliseconds(50)
-        #expect(side.written() == wire(2, 1, 0, first), "a ping that waits for the stream beneath is not yet measured")
+        #expect(side.written() == yamux(2, 1, 0, first), "a ping that waits for the stream beneath is not yet measured")
         side.now = side.now + .milliseconds(80)
-        #expect(side.receive(wire(2, 2, 0, first)) == [.completePing(first, .milliseconds(80))])
+        #expect(side.receive(yamux(2, 2, 0, first)) == [.completePing(first, .milliseconds(80))])
         #expect(side.session.roundTripTime == .milliseconds(80))
-        #expect(side.receive(wire(2, 2, 0, first)) == [], "one answer is enough")
+        #expect(side.receive(yamux(2, 2, 0, first)) == [], "one answer is enough")
         try side.measure(.milliseconds(40))
         #expect(side.session.roundTripTime == .milliseconds(60))
     }
 
     @Test func ignoresAnAnswerThatComesBeforeItsPingWasSent() throws {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         let token = try side.session.ping(now: side.now)
-        #expect(side.receive(wire(2, 2, 0, token)) == [])
+        #expect(side.receive(yamux(2, 2, 0, token)) == [])
         #expect(side.session.roundTripTime == nil)
     }
 
     @Test func pingsOnlyAfterSilenceAndEndsWhenThatGoesOn() {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         let start = side.now
         #expect(side.session.nextDeadline == start + .seconds(30))
         side.now = start + .seconds(20)
-        _ = side.receive(wire(1, 0, 9, 0))
+        _ = side.receive(yamux(1, 0, 9, 0))
         side.now = start + .seconds(30)
         side.session.tick(now: side.now)
         #expect(side.written().isEmpty)
         #expect(side.session.nextDeadline == start + .seconds(50))
         side.now = start + .seconds(50)
         side.session.tick(now: side.now)
-        #expect(side.written() == wire(2, 1, 0, 0))
+        #expect(side.written() == yamux(2, 1, 0, 0))
         #expect(side.session.nextDeadline == start + .seconds(60))
         side.session.tick(now: start + .seconds(60) - .nanoseconds(1))
         #expect(side.actions() == [])
@@ -298,20 +298,20 @@ import Testing
     }
 
     @Test func anUnansweredPingIsHarmlessWhileOtherBytesArrive() throws {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         let token = try side.session.ping(now: side.now)
         _ = side.written()
         side.now = side.now + .seconds(9)
-        _ = side.receive(wire(1, 0, 9, 0))
+        _ = side.receive(yamux(1, 0, 9, 0))
         side.now = side.now + .seconds(1)
         side.session.tick(now: side.now)
         #expect(side.actions() == [.failPing(token, .pingTimedOut(after: .seconds(10)))])
         #expect(!side.session.isEnded)
-        #expect(side.receive(wire(2, 2, 0, token)) == [])
+        #expect(side.receive(yamux(2, 2, 0, token)) == [])
     }
 
     @Test func measuresAgainEveryThirtySecondsWhileDataArrives() throws {
-        var side = Side(.listener)
+        var side = YamuxSide(.listener)
         side.openInbound(1)
         try side.measure(.milliseconds(1))
         let start = side.now
@@ -330,7 +330,7 @@ import Testing
     }
 
     @Test func anIdleSessionWakesTwiceInThirtySecondsAtMost() {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         let end = side.now + .minutes(10)
         var wakes = 0
         while let deadline = side.session.nextDeadline, deadline < end {
@@ -345,14 +345,14 @@ import Testing
     }
 
     @Test func boundsPingsThatAwaitAnswers() throws {
-        var side = Side(.dialer)
+        var side = YamuxSide(.dialer)
         for _ in 0..<32 { _ = try side.session.ping(now: side.now) }
         #expect(throws: YamuxError.tooManyPings) { try side.session.ping(now: side.now) }
         #expect(side.written().count == 32 * 12)
     }
 }
 
-extension Side {
+extension YamuxSide {
     private static let zeros = ByteBuffer(bytes: [UInt8](repeating: 0, count: 1 << 20))
 
     /// Lets a ping take `time`.
@@ -360,12 +360,12 @@ extension Side {
         let token = try self.session.ping(now: self.now)
         _ = self.written()
         self.now = self.now + time
-        _ = self.receive(wire(2, 2, 0, token))
+        _ = self.receive(yamux(2, 2, 0, token))
     }
 
     /// Opens a stream from the remote, accepts it and reads from it.
     mutating func openInbound(_ id: UInt32) {
-        _ = self.receive(wire(1, 1, id, 0))
+        _ = self.receive(yamux(1, 1, id, 0))
         self.session.accept(id)
         self.session.setReading(true, on: id)
         _ = self.written()
@@ -377,7 +377,7 @@ extension Side {
         while missing > 0 {
             let length = min(missing, 1 << 20)
             missing -= length
-            self.session.receive(ByteBuffer(bytes: wire(0, 0, id, UInt32(length))), now: self.now)
+            self.session.receive(ByteBuffer(bytes: yamux(0, 0, id, UInt32(length))), now: self.now)
             if let body = Self.zeros.getSlice(at: 0, length: length) { self.session.receive(body, now: self.now) }
             while self.session.nextAction() != nil {}
         }

@@ -1,7 +1,6 @@
 import LibP2PCore
 import NIOCore
 import NIOEmbedded
-import TestKit
 import Testing
 
 @testable import LibP2PConnection
@@ -11,7 +10,7 @@ import Testing
 /// stream, and both sides agree when it is over.
 @Suite struct YamuxModelTests {
     @Test(arguments: 1...30) func bytesArriveInOrderAndComplete(seed: UInt64) throws {
-        var random = SplitMix(seed)
+        var random = SplitMix(seed: seed)
         let world = World(&random)
         for _ in 0..<400 { world.step(&random) }
         world.finish()
@@ -24,7 +23,7 @@ import Testing
 
     /// All that happens in one test.
     final class World {
-        let pair: Pair
+        let pair: SessionPair
         var lines: [Line] = []
 
         init(_ random: inout SplitMix) {
@@ -32,7 +31,7 @@ import Testing
                 Bool.random(using: &random)
                     ? Int.random(in: 1...20, using: &random) : .random(in: 1...70_000, using: &random)
             }
-            self.pair = Pair(capacity: .random(in: 1...150_000, using: &random), pieces: .lengths(lengths))
+            self.pair = SessionPair(capacity: .random(in: 1...150_000, using: &random), pieces: .lengths(lengths))
         }
 
         func step(_ random: inout SplitMix) {

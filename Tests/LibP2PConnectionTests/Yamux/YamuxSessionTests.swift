@@ -9,7 +9,7 @@ import Testing
     // MARK: Opening and closing, byte for byte
 
     @Test func opensWithTheFirstBytesAndEndsWithTheLast() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.session.openStream(now: dialer.now)
         #expect(id == 1)
         dialer.session.write(ByteBuffer(string: "hello"), to: id)
@@ -22,49 +22,49 @@ import Testing
         #expect(dialer.written() == [0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 3] + Array("bye".utf8))
         #expect(dialer.actions() == [.sendabilityChanged(1)])
         dialer.session.setReading(true, on: id)
-        #expect(dialer.receive(wire(1, 0b0110, 1, 0)) == [.endInput(1), .closeStream(1, nil)])
+        #expect(dialer.receive(yamux(1, 0b0110, 1, 0)) == [.endInput(1), .closeStream(1, nil)])
         #expect(dialer.session.streamCount == 0)
         #expect(dialer.session.unacknowledgedCount == 0)
     }
 
     @Test func acceptsDataWithTheOpening() {
-        var listener = Side(.listener)
-        #expect(listener.receive(wire(0, 1, 1, 2) + [0xca, 0xfe]) == [.accept(1)])
+        var listener = YamuxSide(.listener)
+        #expect(listener.receive(yamux(0, 1, 1, 2) + [0xca, 0xfe]) == [.accept(1)])
         listener.session.accept(1)
-        #expect(listener.written() == wire(1, 2, 1, 0))
+        #expect(listener.written() == yamux(1, 2, 1, 0))
         listener.session.setReading(true, on: 1)
         #expect(listener.actions() == [.deliver(1, ByteBuffer(bytes: [0xca, 0xfe]))])
-        #expect(listener.receive(wire(0, 4, 1, 1) + [0xbe]) == [.deliver(1, ByteBuffer(bytes: [0xbe])), .endInput(1)])
+        #expect(listener.receive(yamux(0, 4, 1, 1) + [0xbe]) == [.deliver(1, ByteBuffer(bytes: [0xbe])), .endInput(1)])
         listener.session.closeWrite(1)
-        #expect(listener.written() == wire(1, 4, 1, 0))
+        #expect(listener.written() == yamux(1, 4, 1, 0))
         #expect(listener.actions() == [.sendabilityChanged(1), .closeStream(1, nil)])
     }
 
     @Test func announcesAnEmptyStreamAtItsFlush() throws {
-        var listener = Side(.listener)
+        var listener = YamuxSide(.listener)
         let id = try listener.session.openStream(now: listener.now)
         #expect(id == 2)
         #expect(listener.written().isEmpty)
         listener.session.flush(id)
-        #expect(listener.written() == wire(1, 1, 2, 0))
+        #expect(listener.written() == yamux(1, 1, 2, 0))
         listener.session.flush(id)
         #expect(listener.written().isEmpty)
     }
 
     @Test func tellsTheReasonOfAResetBothWays() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let a = try dialer.announced()
         let b = try dialer.announced()
         let c = try dialer.announced()
         dialer.session.reset(a, .rateLimited)
-        #expect(dialer.written() == wire(1, 8, 1, 0x1003))
+        #expect(dialer.written() == yamux(1, 8, 1, 0x1003))
         #expect(dialer.actions() == [.closeStream(a, StreamResetError(code: .rateLimited, byRemote: false))])
         #expect(
-            dialer.receive(wire(1, 8, b, 0x1007)) == [
+            dialer.receive(yamux(1, 8, b, 0x1007)) == [
                 .closeStream(b, StreamResetError(code: .shutdown, byRemote: true))
             ])
         #expect(
-            dialer.receive(wire(0, 8, c, 2) + [1, 2]) == [
+            dialer.receive(yamux(0, 8, c, 2) + [1, 2]) == [
                 .closeStream(c, StreamResetError(code: .unspecified, byRemote: true))
             ], "the length of a data frame is no reason, and its body is drained")
         #expect(dialer.session.streamCount == 0)
@@ -72,12 +72,12 @@ import Testing
     }
 
     @Test func keepsAStreamSecretThatWasNeverFlushed() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         for end in [
             { $0.session.reset($1, .rateLimited) }, { $0.session.close($1) },
-        ] as [(inout Side, UInt32) -> Void] {
+        ] as [(inout YamuxSide, UInt32) -> Void] {
             let id = try dialer.session.openStream(now: dialer.now)
-            #expect(dialer.receive(wire(0, 0, id, 1) + [9]) == [], "the remote cannot know it yet")
+            #expect(dialer.receive(yamux(0, 0, id, 1) + [9]) == [], "the remote cannot know it yet")
             end(&dialer, id)
             #expect(dialer.actions().count == 1)
             #expect(dialer.written().isEmpty)
@@ -86,34 +86,34 @@ import Testing
     }
 
     @Test func anOrderlyCloseEndsOurDirectionAndRefusesMoreOnce() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.close(id)
         #expect(dialer.actions() == [.closeStream(id, nil)])
-        #expect(dialer.written() == wire(1, 4, id, 0))
-        #expect(dialer.receive(wire(1, 0, id, 100)) == [])
-        #expect(dialer.receive(wire(0, 0, id, 3) + [1, 2, 3]) == [])
-        #expect(dialer.written() == wire(1, 8, id, 0), "the remote must not wait for a window that never comes")
-        #expect(dialer.receive(wire(0, 0, id, 3) + [1, 2, 3] + wire(1, 4, id, 0)) == [])
+        #expect(dialer.written() == yamux(1, 4, id, 0))
+        #expect(dialer.receive(yamux(1, 0, id, 100)) == [])
+        #expect(dialer.receive(yamux(0, 0, id, 3) + [1, 2, 3]) == [])
+        #expect(dialer.written() == yamux(1, 8, id, 0), "the remote must not wait for a window that never comes")
+        #expect(dialer.receive(yamux(0, 0, id, 3) + [1, 2, 3] + yamux(1, 4, id, 0)) == [])
         #expect(dialer.written().isEmpty)
     }
 
     @Test func closingWithBytesQueuedIsAReset() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(string: "lost"), to: id)
         dialer.session.flush(id)
         dialer.session.close(id)
-        #expect(dialer.written() == wire(1, 8, id, 0))
+        #expect(dialer.written() == yamux(1, 8, id, 0))
         #expect(dialer.actions() == [.closeStream(id, StreamResetError(code: .unspecified, byRemote: false))])
     }
 
     @Test func forgetsOrphansBeyondItsBound() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         for _ in 0..<(YamuxSession.maximumOrphans + 10) {
             let id = try dialer.announced()
             dialer.session.close(id)
-            _ = dialer.receive(wire(1, 2, id, 0))
+            _ = dialer.receive(yamux(1, 2, id, 0))
         }
         #expect(dialer.session.orphans.count == YamuxSession.maximumOrphans)
         #expect(dialer.session.streamCount == 0)
@@ -124,11 +124,13 @@ import Testing
     /// Frames of every kind, some for streams that are not open, and what they must lead to in whatever pieces they arrive.
     @Test func survivesAnySplit() {
         let input: [UInt8] =
-            wire(0, 1, 1, 5) + Array("abcde".utf8) + wire(1, 1, 3, 0) + wire(2, 1, 0, 77) + wire(0, 0, 3, 2) + [1, 2]
-            + wire(0, 0, 9, 3) + [7, 7, 7] + wire(1, 0, 1, 1000) + wire(0, 4, 1, 1) + Array("f".utf8)
-            + wire(1, 8, 3, 0x1008) + wire(1, 8, 11, 0)
+            yamux(0, 1, 1, 5) + Array("abcde".utf8) + yamux(1, 1, 3, 0) + yamux(2, 1, 0, 77) + yamux(0, 0, 3, 2) + [
+                1, 2,
+            ]
+            + yamux(0, 0, 9, 3) + [7, 7, 7] + yamux(1, 0, 1, 1000) + yamux(0, 4, 1, 1) + Array("f".utf8)
+            + yamux(1, 8, 3, 0x1008) + yamux(1, 8, 11, 0)
         func outcome(_ pieces: [ArraySlice<UInt8>]) -> Outcome {
-            var side = Side(.listener)
+            var side = YamuxSide(.listener)
             var outcome = Outcome()
             for piece in pieces {
                 side.session.receive(ByteBuffer(bytes: piece), now: side.now)
@@ -170,12 +172,12 @@ import Testing
     }
 
     @Test func deliversSlicesOfWhatArrivedWithoutCopies() {
-        var listener = Side(.listener)
-        _ = listener.receive(wire(1, 1, 1, 0))
+        var listener = YamuxSide(.listener)
+        _ = listener.receive(yamux(1, 1, 1, 0))
         listener.session.accept(1)
         listener.session.setReading(true, on: 1)
         let body = [UInt8](repeating: 7, count: 50_000)
-        let input = ByteBuffer(bytes: wire(0, 0, 1, 60_000) + body)
+        let input = ByteBuffer(bytes: yamux(0, 0, 1, 60_000) + body)
         let base = input.withUnsafeReadableBytes { UInt(bitPattern: $0.baseAddress) }
         listener.session.receive(input, now: listener.now)
         guard case .deliver(1, let piece) = listener.session.nextAction() else {
@@ -187,7 +189,7 @@ import Testing
     }
 
     @Test func sendsSlicesOfWhatWasWrittenWithoutCopies() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         let bytes = ByteBuffer(repeating: 1, count: 150_000)
         let base = bytes.withUnsafeReadableBytes { UInt(bitPattern: $0.baseAddress) }
@@ -197,7 +199,7 @@ import Testing
         for expected in [65_507, 65_507, 150_000 - 2 * 65_507] {
             let next = [dialer.session.nextWrite(now: dialer.now), dialer.session.nextWrite(now: dialer.now)]
             let (header, body) = (try #require(next[0]), try #require(next[1]))
-            #expect(Array(header.readableBytesView) == wire(0, 0, id, UInt32(expected)))
+            #expect(Array(header.readableBytesView) == yamux(0, 0, id, UInt32(expected)))
             #expect(body.readableBytes == expected)
             #expect(body.withUnsafeReadableBytes { UInt(bitPattern: $0.baseAddress) } == base + offset)
             offset += UInt(expected)
@@ -208,7 +210,7 @@ import Testing
     // MARK: Fairness and order
 
     @Test func streamsTakeTurnsFrameByFrameAndControlGoesFirst() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let ids = [try dialer.announced(), try dialer.announced(), try dialer.announced()]
         for id in ids {
             dialer.session.write(ByteBuffer(repeating: UInt8(id), count: 131_014), to: id)
@@ -216,7 +218,7 @@ import Testing
         }
         let first = dialer.session.nextWrite(now: dialer.now)
         #expect(first?.readableBytes == 12)
-        _ = dialer.receive(wire(2, 1, 0, 5))
+        _ = dialer.receive(yamux(2, 1, 0, 5))
         let doomed = ids[1]
         dialer.session.reset(doomed, .unspecified)
         var rest = ByteBuffer(bytes: dialer.written())
@@ -239,10 +241,10 @@ import Testing
     // MARK: Limits
 
     @Test func boundsUnacknowledgedStreams() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         for _ in 0..<256 { _ = try dialer.announced() }
         #expect(throws: MuxerError.tooManyUnacknowledgedStreams) { try dialer.session.openStream(now: dialer.now) }
-        _ = dialer.receive(wire(1, 2, 1, 0) + wire(1, 2, 1, 0))
+        _ = dialer.receive(yamux(1, 2, 1, 0) + yamux(1, 2, 1, 0))
         #expect(dialer.session.unacknowledgedCount == 255, "a second acknowledgement does not count")
         _ = try dialer.announced()
         dialer.session.reset(3, .unspecified)
@@ -254,11 +256,11 @@ import Testing
         var configuration = YamuxConfiguration()
         configuration.maximumInboundStreams = 5
         configuration.acceptBacklog = 3
-        var listener = Side(.listener, configuration)
+        var listener = YamuxSide(.listener, configuration)
         func open(_ id: UInt32) -> Bool {
-            let isAccepted = listener.receive(wire(0, 1, id, 2) + [1, 2]) == [.accept(id)]
+            let isAccepted = listener.receive(yamux(0, 1, id, 2) + [1, 2]) == [.accept(id)]
             let answer = listener.written()
-            #expect(answer == (isAccepted ? [] : wire(1, 8, id, 0x1002)))
+            #expect(answer == (isAccepted ? [] : yamux(1, 8, id, 0x1002)))
             return isAccepted
         }
         #expect(open(1) && open(3) && open(5))
@@ -270,7 +272,7 @@ import Testing
         for id in [3, 5, 9] as [UInt32] { listener.session.negotiated(id) }
         #expect(open(13))
         #expect(!open(15), "five streams are open")
-        _ = listener.receive(wire(1, 8, 1, 0))
+        _ = listener.receive(yamux(1, 8, 1, 0))
         #expect(open(17))
         #expect(listener.session.inboundCount == 5)
     }
@@ -278,12 +280,12 @@ import Testing
     @Test func boundsOutboundStreamsAndNumbers() throws {
         var configuration = YamuxConfiguration()
         configuration.maximumOutboundStreams = 2
-        var dialer = Side(.dialer, configuration)
+        var dialer = YamuxSide(.dialer, configuration)
         _ = try dialer.announced()
         _ = try dialer.announced()
         #expect(throws: MuxerError.tooManyStreams) { try dialer.session.openStream(now: dialer.now) }
         for (role, last) in [(Role.dialer, UInt32.max - 2), (.listener, UInt32.max - 3)] {
-            var side = Side(role)
+            var side = YamuxSide(role)
             side.session.nextStreamID = last
             #expect(try side.session.openStream(now: side.now) == last)
             #expect(throws: MuxerError.streamIDsExhausted) { try side.session.openStream(now: side.now) }
@@ -293,14 +295,14 @@ import Testing
     // MARK: The end of the session
 
     @Test func saysGoodbyeAfterTheFrameThatHasBegun() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.write(ByteBuffer(string: "abc"), to: id)
         dialer.session.flush(id)
         _ = dialer.session.nextWrite(now: dialer.now)
         dialer.session.close(.shutdown)
         #expect(dialer.actions() == [.end(.goAway(.shutdown, byRemote: false))])
-        #expect(dialer.written() == Array("abc".utf8) + wire(3, 0, 0, 0x1006))
+        #expect(dialer.written() == Array("abc".utf8) + yamux(3, 0, 0, 0x1006))
         dialer.session.close(.none)
         dialer.session.lost()
         #expect(dialer.actions() == [])
@@ -308,35 +310,35 @@ import Testing
     }
 
     @Test func aNormalGoAwayLetsStreamsFinish() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
-        #expect(dialer.receive(wire(3, 0, 0, 0)) == [])
+        #expect(dialer.receive(yamux(3, 0, 0, 0)) == [])
         #expect(throws: MuxerError.sessionClosed) { try dialer.session.openStream(now: dialer.now) }
         dialer.session.write(ByteBuffer(string: "last"), to: id)
         dialer.session.setReading(true, on: id)
         dialer.session.closeWrite(id)
-        #expect(dialer.receive(wire(1, 4, id, 0)) == [.sendabilityChanged(id), .endInput(id)])
-        #expect(dialer.written() == wire(0, 4, id, 4) + Array("last".utf8) + wire(3, 0, 0, 0))
+        #expect(dialer.receive(yamux(1, 4, id, 0)) == [.sendabilityChanged(id), .endInput(id)])
+        #expect(dialer.written() == yamux(0, 4, id, 4) + Array("last".utf8) + yamux(3, 0, 0, 0))
         #expect(dialer.actions() == [.closeStream(id, nil), .end(.goAway(.none, byRemote: true))])
     }
 
     @Test func endsAtOnceOnAGoAwayThatTellsAReason() throws {
         for code in [1, 2, 0x1005] as [UInt32] {
-            var dialer = Side(.dialer)
+            var dialer = YamuxSide(.dialer)
             _ = try dialer.announced()
             let ending = YamuxSession.Ending.goAway(ConnectionErrorCode(rawValue: code), byRemote: true)
-            #expect(dialer.receive(wire(3, 0, 0, code) + wire(9, 9, 9, 9)) == [.end(ending)])
+            #expect(dialer.receive(yamux(3, 0, 0, code) + yamux(9, 9, 9, 9)) == [.end(ending)])
             #expect(dialer.written().isEmpty)
         }
     }
 
     @Test func tellsACutFromAnOrderlyEnd() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         dialer.session.inputEnded()
         #expect(dialer.actions() == [.end(.failure(.endedWithoutGoAway))])
-        var other = Side(.dialer)
+        var other = YamuxSide(.dialer)
         _ = try other.announced()
-        _ = other.receive(wire(3, 0, 0, 0))
+        _ = other.receive(yamux(3, 0, 0, 0))
         other.session.inputEnded()
         #expect(other.actions() == [.end(.goAway(.none, byRemote: true))])
     }
@@ -347,40 +349,40 @@ import Testing
     @Test func endsTheSessionOnBrokenProtocol() throws {
         let window = UInt32(256 * 1024)
         let table: [(String, [UInt8], YamuxError)] = [
-            ("version", [1] + wire(0, 0, 1, 0).dropFirst(), .unknownVersion(1)),
-            ("type", wire(4, 0, 1, 0), .unknownFrameType(4)),
-            ("our own parity", wire(1, 1, 2, 0), .wrongStreamParity(streamID: 2)),
-            ("our own parity with data", wire(0, 1, 4, 1) + [0], .wrongStreamParity(streamID: 4)),
-            ("stream 0", wire(1, 1, 0, 0), .wrongStreamParity(streamID: 0)),
-            ("opened twice", wire(1, 1, 1, 0) + wire(1, 1, 1, 0), .duplicateStream(streamID: 1)),
+            ("version", [1] + yamux(0, 0, 1, 0).dropFirst(), .unknownVersion(1)),
+            ("type", yamux(4, 0, 1, 0), .unknownFrameType(4)),
+            ("our own parity", yamux(1, 1, 2, 0), .wrongStreamParity(streamID: 2)),
+            ("our own parity with data", yamux(0, 1, 4, 1) + [0], .wrongStreamParity(streamID: 4)),
+            ("stream 0", yamux(1, 1, 0, 0), .wrongStreamParity(streamID: 0)),
+            ("opened twice", yamux(1, 1, 1, 0) + yamux(1, 1, 1, 0), .duplicateStream(streamID: 1)),
             (
-                "opened twice with data", wire(1, 1, 1, 0) + wire(0, 1, 1, 1) + [0], .duplicateStream(streamID: 1)
+                "opened twice with data", yamux(1, 1, 1, 0) + yamux(0, 1, 1, 1) + [0], .duplicateStream(streamID: 1)
             ),
-            ("body", wire(0, 0, 1, 0x10_0001), .bodyTooLarge(streamID: 1, bytes: 0x10_0001)),
-            ("body of nothing", wire(0, 0, 99, .max), .bodyTooLarge(streamID: 99, bytes: .max)),
+            ("body", yamux(0, 0, 1, 0x10_0001), .bodyTooLarge(streamID: 1, bytes: 0x10_0001)),
+            ("body of nothing", yamux(0, 0, 99, .max), .bodyTooLarge(streamID: 99, bytes: .max)),
             (
-                "first window", wire(0, 1, 1, window + 1),
+                "first window", yamux(0, 1, 1, window + 1),
                 .receiveWindowExceeded(streamID: 1, bytes: window + 1, window: window)
             ),
             (
-                "window", wire(1, 1, 1, 0) + wire(0, 0, 1, 2) + [1, 2] + wire(0, 0, 1, window - 1),
+                "window", yamux(1, 1, 1, 0) + yamux(0, 0, 1, 2) + [1, 2] + yamux(0, 0, 1, window - 1),
                 .receiveWindowExceeded(streamID: 1, bytes: window - 1, window: window - 2)
             ),
             (
-                "window overflow", wire(1, 1, 1, 5) + wire(1, 0, 1, .max - window - 4),
+                "window overflow", yamux(1, 1, 1, 5) + yamux(1, 0, 1, .max - window - 4),
                 .sendWindowOverflow(streamID: 1, window: window + 5, increment: .max - window - 4)
             ),
         ]
         for (name, input, error) in table {
             for isWhole in [true, false] {
-                var listener = Side(.listener)
+                var listener = YamuxSide(.listener)
                 var last: YamuxSession.Action?
                 for piece in isWhole ? [input[...]] : input.indices.map({ input[$0...$0] }) {
                     last = listener.receive(Array(piece)).last ?? last
                 }
                 #expect(last == .end(.failure(error)), "\(name)")
-                #expect(listener.written() == wire(3, 0, 0, 1), "\(name)")
-                #expect(listener.receive(wire(2, 1, 0, 1)) == [], "\(name)")
+                #expect(listener.written() == yamux(3, 0, 0, 1), "\(name)")
+                #expect(listener.receive(yamux(2, 1, 0, 1)) == [], "\(name)")
                 #expect(listener.written().isEmpty, "\(name)")
             }
         }
@@ -389,38 +391,38 @@ import Testing
     /// What is merely odd, or late, changes nothing.
     @Test func ignoresWhatComesTooLate() throws {
         let table: [(String, [UInt8])] = [
-            ("data for a stream never opened", wire(0, 0, 1, 3) + [1, 2, 3]),
-            ("data for a stream of ours never opened", wire(0, 0, 2, 3) + [1, 2, 3]),
-            ("data for the session", wire(0, 0, 0, 3) + [1, 2, 3]),
-            ("end of a stream never opened", wire(0, 4, 1, 1) + [1]),
-            ("reset of a stream never opened", wire(1, 8, 1, 3)),
-            ("reset with data of a stream never opened", wire(0, 8, 1, 3) + [1, 2, 3]),
-            ("window of a stream never opened", wire(1, 0, 1, .max)),
-            ("window of the session", wire(1, 0, 0, 1000)),
-            ("acknowledgement of a stream never opened", wire(1, 2, 2, 0)),
-            ("answer to no ping", wire(2, 2, 0, 9)),
-            ("ping without a mark", wire(2, 0, 0, 9)),
-            ("opened and reset at once", wire(1, 9, 1, 0)),
-            ("empty data", wire(0, 0, 1, 0)),
+            ("data for a stream never opened", yamux(0, 0, 1, 3) + [1, 2, 3]),
+            ("data for a stream of ours never opened", yamux(0, 0, 2, 3) + [1, 2, 3]),
+            ("data for the session", yamux(0, 0, 0, 3) + [1, 2, 3]),
+            ("end of a stream never opened", yamux(0, 4, 1, 1) + [1]),
+            ("reset of a stream never opened", yamux(1, 8, 1, 3)),
+            ("reset with data of a stream never opened", yamux(0, 8, 1, 3) + [1, 2, 3]),
+            ("window of a stream never opened", yamux(1, 0, 1, .max)),
+            ("window of the session", yamux(1, 0, 0, 1000)),
+            ("acknowledgement of a stream never opened", yamux(1, 2, 2, 0)),
+            ("answer to no ping", yamux(2, 2, 0, 9)),
+            ("ping without a mark", yamux(2, 0, 0, 9)),
+            ("opened and reset at once", yamux(1, 9, 1, 0)),
+            ("empty data", yamux(0, 0, 1, 0)),
         ]
         for (name, input) in table {
-            var listener = Side(.listener)
+            var listener = YamuxSide(.listener)
             #expect(listener.receive(input) == [], "\(name)")
             #expect(listener.written().isEmpty, "\(name)")
-            #expect(listener.receive(wire(1, 1, 7, 0)) == [.accept(7)], "\(name)")
+            #expect(listener.receive(yamux(1, 1, 7, 0)) == [.accept(7)], "\(name)")
         }
     }
 
     @Test func resetsAStreamThatGoesOnAfterItsEnd() {
-        var listener = Side(.listener)
-        _ = listener.receive(wire(1, 5, 1, 0))
+        var listener = YamuxSide(.listener)
+        _ = listener.receive(yamux(1, 5, 1, 0))
         let error = StreamResetError(code: .protocolViolation, byRemote: false)
-        #expect(listener.receive(wire(0, 0, 1, 2) + [1, 2] + wire(2, 1, 0, 3)) == [.closeStream(1, error)])
-        #expect(listener.written() == wire(1, 8, 1, 0x1004) + wire(2, 2, 0, 3))
+        #expect(listener.receive(yamux(0, 0, 1, 2) + [1, 2] + yamux(2, 1, 0, 3)) == [.closeStream(1, error)])
+        #expect(listener.written() == yamux(1, 8, 1, 0x1004) + yamux(2, 2, 0, 3))
     }
 
     @Test func commandsForStreamsThatAreGoneDoNothing() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let gone = try dialer.announced()
         dialer.session.reset(gone, .unspecified)
         _ = dialer.actions()
@@ -441,13 +443,13 @@ import Testing
     }
 
     @Test func writingAfterTheEndIsIgnored() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let id = try dialer.announced()
         dialer.session.closeWrite(id)
         dialer.session.write(ByteBuffer(string: "x"), to: id)
         dialer.session.flush(id)
         dialer.session.closeWrite(id)
-        #expect(dialer.written() == wire(1, 4, id, 0))
+        #expect(dialer.written() == yamux(1, 4, id, 0))
         #expect(dialer.written().isEmpty)
     }
 
@@ -455,11 +457,11 @@ import Testing
 
     @Test func givesUpOnARemoteThatAsksButNeverReads() {
         let floods: [(String, (UInt32) -> [UInt8])] = [
-            ("refused streams", { wire(1, 1, $0 * 2 + 1, 0) }),
-            ("opened and reset", { wire(1, 1, $0 * 2 + 1, 0) + wire(1, 8, $0 * 2 + 1, 0) }),
+            ("refused streams", { yamux(1, 1, $0 * 2 + 1, 0) }),
+            ("opened and reset", { yamux(1, 1, $0 * 2 + 1, 0) + yamux(1, 8, $0 * 2 + 1, 0) }),
         ]
         for (name, frame) in floods {
-            var listener = Side(.listener)
+            var listener = YamuxSide(.listener)
             var rounds: UInt32 = 0
             var ending: YamuxSession.Action?
             while ending == nil, rounds < 20_000 {
@@ -477,35 +479,37 @@ import Testing
     }
 
     @Test func drainsARemoteThatGoesOnAfterOurReset() throws {
-        var dialer = Side(.dialer)
+        var dialer = YamuxSide(.dialer)
         let (doomed, other) = (try dialer.announced(), try dialer.announced())
         dialer.session.setReading(true, on: other)
-        _ = dialer.receive(wire(0, 2, doomed, 4) + [1, 2])
+        _ = dialer.receive(yamux(0, 2, doomed, 4) + [1, 2])
         dialer.session.reset(doomed, .rateLimited)
-        #expect(dialer.written() == wire(1, 8, doomed, 0x1003))
+        #expect(dialer.written() == yamux(1, 8, doomed, 0x1003))
         _ = dialer.actions()
         #expect(dialer.receive([3, 4]) == [], "the rest of a body whose stream is gone")
         let body = [UInt8](repeating: 5, count: 1 << 20)
-        for _ in 0..<3 { #expect(dialer.receive(wire(0, 0, doomed, 1 << 20) + body + wire(1, 0, doomed, .max)) == []) }
-        #expect(dialer.receive(wire(0, 6, other, 1) + [6]).first == .deliver(other, ByteBuffer(bytes: [6])))
+        for _ in 0..<3 {
+            #expect(dialer.receive(yamux(0, 0, doomed, 1 << 20) + body + yamux(1, 0, doomed, .max)) == [])
+        }
+        #expect(dialer.receive(yamux(0, 6, other, 1) + [6]).first == .deliver(other, ByteBuffer(bytes: [6])))
         #expect(dialer.written().isEmpty)
     }
 
     @Test func aFloodOfPingsIsAnsweredThirtyTwoAtATime() {
-        var listener = Side(.listener)
-        #expect(listener.receive((0..<10_000).flatMap { wire(2, 1, 0, $0) }) == [])
-        #expect(listener.written() == (0..<32).flatMap { wire(2, 2, 0, $0) })
+        var listener = YamuxSide(.listener)
+        #expect(listener.receive((0..<10_000).flatMap { yamux(2, 1, 0, $0) }) == [])
+        #expect(listener.written() == (0..<32).flatMap { yamux(2, 2, 0, $0) })
         #expect(listener.written().isEmpty)
     }
 
     @Test func whatAStreamKeepsWhileItDoesNotReadIsBounded() throws {
-        var listener = Side(.listener)
-        _ = listener.receive(wire(1, 1, 1, 0))
+        var listener = YamuxSide(.listener)
+        _ = listener.receive(yamux(1, 1, 1, 0))
         listener.session.accept(1)
         // Single bytes, each a slice of a buffer of its own that is far larger.
         for index in 0..<40_000 {
             var input = ByteBufferAllocator().buffer(capacity: 4096)
-            input.writeBytes(wire(0, 0, 1, 1) + [UInt8(truncatingIfNeeded: index)])
+            input.writeBytes(yamux(0, 0, 1, 1) + [UInt8(truncatingIfNeeded: index)])
             listener.session.receive(input, now: listener.now)
             if listener.session.nextAction() != nil {
                 Issue.record("nothing is delivered to a stream that does not read")
@@ -521,9 +525,9 @@ import Testing
     }
 
     @Test(arguments: 1...20) func randomBytesNeverTrap(seed: UInt64) {
-        var random = SplitMix(seed)
+        var random = SplitMix(seed: seed)
         for _ in 0..<20 {
-            var side = Side(Bool.random(using: &random) ? .dialer : .listener)
+            var side = YamuxSide(Bool.random(using: &random) ? .dialer : .listener)
             for _ in 0..<40 {
                 var input = ByteBuffer()
                 for _ in 0..<Int.random(in: 1...6, using: &random) {
@@ -538,7 +542,7 @@ import Testing
                             default: .random(in: 0 ... .max, using: &random)
                             }
                         input.writeBytes(
-                            wire(
+                            yamux(
                                 .random(in: 0...3, using: &random), .random(in: 0...15, using: &random),
                                 .random(in: 0...12, using: &random), length))
                         input.writeRepeatingByte(0, count: Int.random(in: 0...30, using: &random))

@@ -4,13 +4,13 @@ import NIOCore
 @testable import LibP2PConnection
 
 /// A header, byte by byte: type, flags, stream, length.
-func wire(_ type: UInt8, _ flags: UInt8, _ stream: UInt32, _ length: UInt32) -> [UInt8] {
+func yamux(_ type: UInt8, _ flags: UInt8, _ stream: UInt32, _ length: UInt32) -> [UInt8] {
     [0, type, 0, flags] + [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
         + [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: length >> $0) }
 }
 
 /// A session under a clock that moves by hand.
-struct Side {
+struct YamuxSide {
     var session: YamuxSession
     var now = NIODeadline.uptimeNanoseconds(1_000_000_000)
 
@@ -43,20 +43,5 @@ struct Side {
         self.session.flush(id)
         _ = self.written()
         return id
-    }
-}
-
-/// A small generator whose sequence depends on nothing but its seed.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(_ seed: UInt64) { self.state = seed }
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }
