@@ -4,12 +4,12 @@ public import NIOCore
 /// come this way.
 ///
 /// It pulls: bytes are read from the stream only while a read waits, so the remote is pushed back in the meantime.
-/// One read at a time.
+/// One read at a time. A read that fails, or whose task is cancelled, has consumed nothing; the stream lives on until somebody closes it.
 public final class BufferedStream: ByteStreamReceiver, @unchecked Sendable {
     // Everything below is owned by the stream's event loop.
     private let stream: any ByteStream
     private var buffer = ByteBuffer()
-    private var waiting: (wanted: Wanted, promise: EventLoopPromise<ByteBuffer>)?
+    private var waiting: Read?
     private var ended = false
     private var failure: (any Error)?
 
@@ -19,6 +19,18 @@ public final class BufferedStream: ByteStreamReceiver, @unchecked Sendable {
         case toEnd(limit: Int)
     }
 
+    /// One call of a read function. Event loop only.
+    private final class Read: @unchecked Sendable {
+        let wanted: Wanted
+        let promise: EventLoopPromise<ByteBuffer>
+        var isCancelled = false
+
+        init(_ wanted: Wanted, _ promise: EventLoopPromise<ByteBuffer>) {
+            self.wanted = wanted
+            self.promise = promise
+        }
+    }
+
     /// Takes over `stream` as its receiver. Event loop only.
     public init(_ stream: any ByteStream) {
         self.stream = stream
@@ -26,19 +38,19 @@ public final class BufferedStream: ByteStreamReceiver, @unchecked Sendable {
     }
 
     /// Reads exactly `count` bytes.
-    /// - Throws: ``StreamReadError``, or why the stream closed.
+    /// - Throws: ``StreamReadError``, `CancellationError`, or why the stream closed.
     public func read(exactly count: Int) async throws -> ByteBuffer {
         try await self.read(.exactly(count))
     }
 
     /// Reads one message behind an unsigned varint of its length, which is at most `limit` bytes.
-    /// - Throws: ``StreamReadError``, or why the stream closed.
+    /// - Throws: ``StreamReadError``, `CancellationError`, or why the stream closed.
     public func readMessage(atMost limit: Int) async throws -> ByteBuffer {
         try await self.read(.message(limit: limit))
     }
 
     /// Reads all that is left until the remote ends its direction, at most `limit` bytes.
-    /// - Throws: ``StreamReadError``, or why the stream closed.
+    /// - Throws: ``StreamReadError``, `CancellationError`, or why the stream closed.
     public func readToEnd(atMost limit: Int) async throws -> ByteBuffer {
         try await self.read(.toEnd(limit: limit))
     }
@@ -104,31 +116,49 @@ public final class BufferedStream: ByteStreamReceiver, @unchecked Sendable {
     }
 
     private func read(_ wanted: Wanted) async throws -> ByteBuffer {
-        let promise = self.stream.eventLoop.makePromise(of: ByteBuffer.self)
-        self.onLoop { _ in
-            guard self.waiting == nil else { return promise.fail(StreamReadError.anotherReadIsWaiting) }
-            self.waiting = (wanted, promise)
-            self.satisfy()
+        let read = Read(wanted, self.stream.eventLoop.makePromise())
+        return try await withTaskCancellationHandler {
+            self.onLoop { _ in self.start(read) }
+            return try await read.promise.futureResult.get()
+        } onCancel: {
+            self.onLoop { _ in self.cancel(read) }
         }
-        return try await promise.futureResult.get()
+    }
+
+    private func start(_ read: Read) {
+        guard !read.isCancelled else { return }
+        guard self.waiting == nil else { return read.promise.fail(StreamReadError.anotherReadIsWaiting) }
+        self.waiting = read
+        self.satisfy()
+    }
+
+    /// May come before ``start(_:)``: a task can be cancelled before it reads.
+    private func cancel(_ read: Read) {
+        read.isCancelled = true
+        if self.waiting === read {
+            self.waiting = nil
+            self.stream.setReading(false)
+        }
+        read.promise.fail(CancellationError())
     }
 
     private func satisfy() {
-        guard let (wanted, promise) = self.waiting else { return self.stream.setReading(false) }
+        guard let read = self.waiting else { return self.stream.setReading(false) }
+        let result: Result<ByteBuffer, any Error>
         do {
-            if let bytes = try self.take(wanted) {
-                self.waiting = nil
-                self.stream.setReading(false)
-                promise.succeed(bytes)
+            if let bytes = try self.take(read.wanted) {
+                result = .success(bytes)
             } else if self.ended {
-                throw self.failure ?? StreamReadError.ended(afterBytes: self.buffer.readableBytes)
+                result = .failure(self.failure ?? StreamReadError.ended(afterBytes: self.buffer.readableBytes))
             } else {
-                self.stream.setReading(true)
+                return self.stream.setReading(true)
             }
         } catch {
-            self.waiting = nil
-            promise.fail(error)
+            result = .failure(error)
         }
+        self.waiting = nil
+        self.stream.setReading(false)
+        read.promise.completeWith(result)
     }
 
     private func take(_ wanted: Wanted) throws -> ByteBuffer? {

@@ -1,4 +1,3 @@
-
 /// One stream of a connection. A stream is a ``ByteStream`` whose two directions end separately.
 public protocol Stream: ByteStream {
     /// The muxer's number of this stream, unique within its connection.

@@ -33,17 +33,37 @@ public protocol Listener: AnyObject, Sendable {
 }
 
 /// Why a transport could not make a connection, where no other error says it.
-public enum TransportError: Error, Hashable, Sendable {
+public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Not an address of this transport.
     case unsupportedAddress(Multiaddr)
+    /// This node itself listens there.
+    case ownAddress
+    /// Another socket has this address and port.
+    case portBusy
     /// Both ends dialled at once and hold one and the same connection as dialers. It was closed.
     case simultaneousOpen
-    /// Both ends dialled at once; the peer with the lower ID, the remote, dials again.
+    /// Both ends dialled at once, and the remote's dial goes on: its connection is to be waited for.
     case yieldedToRemote
     /// Somebody else is at this address.
     case peerMismatch(expected: PeerID, found: PeerID)
     /// Connecting and upgrading took too long.
     case timedOut
+    /// Nobody waits for the result any more.
+    case cancelled
+
+    /// For people.
+    public var description: String {
+        switch self {
+        case .unsupportedAddress(let address): "\(address) is no address of this transport"
+        case .ownAddress: "this node itself listens there"
+        case .portBusy: "the port is in use"
+        case .simultaneousOpen: "both ends dialled at once"
+        case .yieldedToRemote: "both ends dialled at once, and the remote's connection did not come"
+        case .peerMismatch(let expected, let found): "\(found) is there, not \(expected)"
+        case .timedOut: "no answer in time"
+        case .cancelled: "nobody waits for it any more"
+        }
+    }
 }
 
 extension Multiaddr {
