@@ -8,7 +8,8 @@ internal import Synchronization
 public final class MemoryNetwork: Sendable {
     fileprivate struct Place: Sendable {
         var loop: any EventLoop
-        var accept: @Sendable (MemoryByteStream) -> Void
+        /// Takes the far end of a dial, and the number it comes from.
+        var accept: @Sendable (MemoryByteStream, UInt64) -> Void
     }
 
     private struct State: Sendable {
@@ -21,17 +22,20 @@ public final class MemoryNetwork: Sendable {
     /// Makes an empty network.
     public init() {}
 
-    /// Takes a number, a fresh one for 0.
-    fileprivate func bind(_ number: UInt64, _ place: Place) -> UInt64? {
+    /// A number that nobody listens on and no dial has come from.
+    fileprivate func freshNumber() -> UInt64 {
         self.state.withLock { state in
-            var number = number
-            if number == 0 {
-                repeat { state.lastNumber += 1 } while state.places[state.lastNumber] != nil
-                number = state.lastNumber
-            }
-            guard state.places[number] == nil else { return nil }
+            repeat { state.lastNumber += 1 } while state.places[state.lastNumber] != nil
+            return state.lastNumber
+        }
+    }
+
+    /// Whether the number was free.
+    fileprivate func bind(_ number: UInt64, _ place: Place) -> Bool {
+        self.state.withLock { state in
+            guard state.places[number] == nil else { return false }
             state.places[number] = place
-            return number
+            return true
         }
     }
 
@@ -69,8 +73,15 @@ public final class MemoryTransport: Transport {
                 return self.eventLoop.makeFailedFuture(MemoryTransportError.nobodyListens)
             }
             let (near, far) = MemoryByteStream.pair(on: self.eventLoop, place.loop)
-            place.loop.execute { place.accept(far) }
-            return self.upgrade(near, role: .dialer, at: address, expecting: peer)
+            let source = self.network.freshNumber()
+            place.loop.execute { place.accept(far, source) }
+            let isDone = Atomic<Bool>(false)
+            cancellation.hop(to: self.eventLoop).whenSuccess {
+                if !isDone.load(ordering: .relaxed) { near.close(TransportError.cancelled) }
+            }
+            return self.upgrade(near, role: .dialer, from: source, to: number, expecting: peer).always { _ in
+                isDone.store(true, ordering: .relaxed)
+            }
         }
     }
 
@@ -78,24 +89,24 @@ public final class MemoryTransport: Transport {
         -> EventLoopFuture<any Listener>
     {
         self.eventLoop.submit {
-            let place = MemoryNetwork.Place(loop: self.eventLoop) { stream in
-                self.upgrade(stream, role: .listener, at: address, expecting: nil).whenSuccess(accept)
+            guard let wanted = address.memoryNumber else { throw TransportError.unsupportedAddress(address) }
+            let number = wanted == 0 ? self.network.freshNumber() : wanted
+            let place = MemoryNetwork.Place(loop: self.eventLoop) { stream, source in
+                self.upgrade(stream, role: .listener, from: number, to: source, expecting: nil).whenSuccess(accept)
             }
-            guard let wanted = address.memoryNumber, let number = self.network.bind(wanted, place) else {
-                throw MemoryTransportError.numberInUse
-            }
+            guard self.network.bind(number, place) else { throw TransportError.portBusy }
             return MemoryListener(number: number, network: self.network, eventLoop: self.eventLoop)
         }
     }
 
-    private func upgrade(_ stream: MemoryByteStream, role: Role, at address: Multiaddr, expecting peer: PeerID?)
-        -> EventLoopFuture<any Connection>
-    {
+    private func upgrade(
+        _ stream: MemoryByteStream, role: Role, from local: UInt64, to remote: UInt64, expecting peer: PeerID?
+    ) -> EventLoopFuture<any Connection> {
         self.upgrader.upgrade(
             stream,
             as: ConnectionUpgrader.Request(
-                role: role, expectedPeer: peer, localAddress: address.withoutPeerID,
-                remoteAddress: address.withoutPeerID, transport: "memory"))
+                role: role, expectedPeer: peer, localAddress: Multiaddr(components: [.memory(local)]),
+                remoteAddress: Multiaddr(components: [.memory(remote)]), transport: "memory"))
     }
 }
 
@@ -103,8 +114,6 @@ public final class MemoryTransport: Transport {
 public enum MemoryTransportError: Error, Hashable, Sendable {
     /// No host listens on this number.
     case nobodyListens
-    /// Another host listens on this number.
-    case numberInUse
 }
 
 private final class MemoryListener: Listener {

@@ -15,6 +15,8 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
     private var reading = false
     private var readPending = false
     private var inBurst = false
+    /// Whether the receiver has got bytes of the burst, and is to be told of its end.
+    private var hasDelivered = false
     private var waitingInput: [ByteBuffer] = []
     private var inputHasEnded = false
     private var toldInputEnded = false
@@ -51,6 +53,7 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
     }
 
     func closeWrite() {
+        self.context?.flush()
         self.context?.close(mode: .output, promise: nil)
     }
 
@@ -77,6 +80,7 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
         self.inBurst = true
         let bytes = self.unwrapInboundIn(data)
         if self.reading, self.waitingInput.isEmpty, let receiver = self.receiver {
+            self.hasDelivered = true
             receiver.received(bytes)
         } else {
             self.waitingInput.append(bytes)
@@ -86,7 +90,7 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
     func channelReadComplete(context: ChannelHandlerContext) {
         self.inBurst = false
         self.readPending = false
-        if self.waitingInput.isEmpty { self.receiver?.receiveComplete() }
+        self.completeDelivery()
         self.requestRead()
     }
 
@@ -115,19 +119,26 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
     // MARK: Details
 
     private func requestRead() {
-        guard self.reading, !self.readPending, !self.inBurst, !self.inputHasEnded, let context = self.context else { return }
+        guard self.reading, !self.readPending, !self.inBurst, !self.inputHasEnded, let context = self.context else {
+            return
+        }
         self.readPending = true
         context.read()
     }
 
+    private func completeDelivery() {
+        guard self.hasDelivered else { return }
+        self.hasDelivered = false
+        self.receiver?.receiveComplete()
+    }
+
     /// Input keeps its order: bytes, then the end of input, then the end of all. The end of all does not wait for a reader.
     private func deliverWaiting() {
-        var delivered = false
         while self.reading || self.isClosed, !self.waitingInput.isEmpty, let receiver = self.receiver {
+            self.hasDelivered = true
             receiver.received(self.waitingInput.removeFirst())
-            delivered = true
         }
-        if delivered { self.receiver?.receiveComplete() }
+        if !self.inBurst { self.completeDelivery() }
         if self.reading, self.waitingInput.isEmpty, self.inputHasEnded, !self.toldInputEnded, !self.isClosed {
             self.toldInputEnded = true
             self.receiver?.inputEnded()

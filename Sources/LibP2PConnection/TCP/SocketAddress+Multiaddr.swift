@@ -21,11 +21,4 @@ extension Multiaddr {
 extension SocketAddress {
     /// The IP address; `nil` for a Unix socket.
     var ip: IPAddress? { self.ipAddress.flatMap { IPAddress($0) } }
-
-    var isUnspecified: Bool { self.ip.map { $0.high == 0 && $0.low == 0 } ?? false }
-
-    var isLoopback: Bool {
-        guard let ip = self.ip else { return false }
-        return ip.family == .ipv4 ? ip.low >> 24 == 127 : ip.high == 0 && ip.low == 1
-    }
 }

@@ -23,7 +23,7 @@ public final class TCPTransport: Transport {
     private let options: TCPOptions
     /// Bound addresses, for dials to leave from.
     private let bound = Mutex<[SocketAddress]>([])
-    private let pendingInbound = Mutex<Int>(0)
+    let handshakes: InboundHandshakes
 
     /// - Parameters:
     ///   - group: Loops that connections are spread over.
@@ -35,11 +35,12 @@ public final class TCPTransport: Transport {
         self.localPeer = localPeer
         self.upgrader = upgrader
         self.options = options
+        self.handshakes = InboundHandshakes(limit: options.maximumPendingInbound)
     }
 
     public func canDial(_ address: Multiaddr) -> Bool {
-        guard let socketAddress = address.tcpSocketAddress else { return false }
-        return socketAddress.port ?? 0 > 0
+        guard let remote = address.tcpSocketAddress, let ip = remote.ip else { return false }
+        return remote.port ?? 0 > 0 && !ip.isUnspecified
     }
 
     public func canListen(on address: Multiaddr) -> Bool { address.tcpSocketAddress != nil }
@@ -51,32 +52,23 @@ public final class TCPTransport: Transport {
         guard let remote = address.tcpSocketAddress else {
             return loop.makeFailedFuture(TransportError.unsupportedAddress(address))
         }
-        let source = self.options.reusesPort ? self.listeningAddress(toReach: remote) : nil
-        let first = self.dial(remote, from: source, address, expecting: peer, on: loop, cancellation: cancellation)
-        guard source != nil else { return first }
-        return first.flatMapError { error in
-            switch error {
-            case TransportError.simultaneousOpen where self.localPeer > peer:
-                return loop.makeFailedFuture(TransportError.yieldedToRemote)
-            case TransportError.simultaneousOpen, is PortInUse:
-                return self.dial(remote, from: nil, address, expecting: peer, on: loop, cancellation: cancellation)
-            default:
-                return loop.makeFailedFuture(error)
-            }
+        let dial = Dial(remote: remote, peer: peer, loop: loop, cancellation: cancellation)
+        guard self.options.reusesPort, let source = self.listeningAddress(toReach: remote) else {
+            return self.upgrade(self.connect(dial, from: nil), dial)
         }
+        return self.upgrade(self.connect(dial, from: source), dial).flatMapError { self.dialAgain(dial, after: $0) }
     }
 
+    /// Binds a port. Taken by another socket, it fails with ``TransportError/portBusy``.
     public func listen(on address: Multiaddr, accept: @escaping @Sendable (any Connection) -> Void)
         -> EventLoopFuture<any Listener>
     {
-        let loop = self.group.next()
         guard let local = address.tcpSocketAddress else {
-            return loop.makeFailedFuture(TransportError.unsupportedAddress(address))
+            return self.group.next().makeFailedFuture(TransportError.unsupportedAddress(address))
         }
         var bootstrap = ServerBootstrap(group: self.group)
             .serverChannelOption(.backlog, value: 256)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelOption(SocketOptions.reusePort, value: self.options.reusesPort ? 1 : 0)
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.recvAllocator, value: Self.receiveAllocator)
@@ -93,29 +85,64 @@ public final class TCPTransport: Transport {
         if case .v6 = local {
             bootstrap = bootstrap.serverChannelOption(SocketOptions.onlyIPv6, value: 1)
         }
-        return bootstrap.bind(to: local).flatMapThrowing { channel in
+        return bootstrap.bind(to: local).flatMapErrorThrowing { error in
+            throw (error as? IOError)?.errnoCode == EADDRINUSE ? TransportError.portBusy : error
+        }.flatMap { channel in
+            // Only now, when the port is ours alone: with this option from the beginning, two daemons of one user would
+            // share a port without noticing, and each would get some of the other's connections.
+            channel.setOption(SocketOptions.reusePort, value: self.options.reusesPort ? 1 : 0).map { channel }
+        }.flatMapThrowing { channel in
             guard let bound = channel.localAddress, let boundAddress = Multiaddr(tcp: bound) else {
+                channel.close(promise: nil)
                 throw TransportError.unsupportedAddress(address)
             }
             self.bound.withLock { $0.append(bound) }
-            return TCPListener(channel: channel, address: boundAddress) { [weak self] in
-                self?.bound.withLock { $0.removeAll { $0 == bound } }
+            return TCPListener(channel: channel, address: boundAddress) {
+                self.bound.withLock { $0.removeAll { $0 == bound } }
+                self.handshakes.close(through: bound.port)
             }
         }
     }
 
-    // MARK: Details
+    // MARK: Dialling
 
-    /// Small reads stay small, so that idle connections are cheap; a busy one grows to 256 KiB, several records at a time.
-    private static let receiveAllocator = AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 4096, maximum: 256 << 10)
-    private static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 << 10, high: 128 << 10)
+    /// What one call of ``dial(_:expecting:cancellation:)`` is about.
+    struct Dial: Sendable {
+        let remote: SocketAddress
+        let peer: PeerID
+        let loop: any EventLoop
+        let cancellation: EventLoopFuture<Void>
+        let state = State()
 
-    private func dial(
-        _ remote: SocketAddress, from source: SocketAddress?, _ address: Multiaddr, expecting peer: PeerID,
-        on loop: any EventLoop, cancellation: EventLoopFuture<Void>
-    ) -> EventLoopFuture<any Connection> {
-        let attempt = Attempt()
-        var bootstrap = ClientBootstrap(group: loop)
+        final class State: Sendable {
+            /// The connection is somebody else's.
+            let hasSucceeded = Atomic<Bool>(false)
+            let isCancelled = Atomic<Bool>(false)
+        }
+    }
+
+    /// The listening port cannot be used for this dial: a connection from it to that place exists or is just ending.
+    private struct PortInUse: Error {}
+
+    private func connect(_ dial: Dial, from source: SocketAddress?) -> EventLoopFuture<any Channel> {
+        var bootstrap = self.clientBootstrap(for: dial)
+        if let source {
+            bootstrap = bootstrap.channelOption(SocketOptions.reusePort, value: 1).bind(to: source)
+        }
+        return bootstrap.connect(to: dial.remote).flatMapErrorThrowing { error in
+            if dial.state.isCancelled.load(ordering: .acquiring) { throw TransportError.cancelled }
+            switch error {
+            case ChannelError.connectTimeout: throw TransportError.timedOut
+            case let failure as IOError
+            where source != nil && [EADDRNOTAVAIL, EADDRINUSE, EINVAL].contains(failure.errnoCode): throw PortInUse()
+            default: throw error
+            }
+        }
+    }
+
+    /// What every socket that dials is like.
+    func clientBootstrap(for dial: Dial) -> ClientBootstrap {
+        let bootstrap = ClientBootstrap(group: dial.loop)
             .connectTimeout(self.options.connectTimeout)
             .channelOption(.socketOption(.so_reuseaddr), value: 1)
             .channelOption(.autoRead, value: false)
@@ -125,62 +152,107 @@ public final class TCPTransport: Transport {
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 // A dial that nobody waits for any more ends with its channel.
-                cancellation.whenSuccess {
-                    if !attempt.hasSucceeded.load(ordering: .acquiring) { channel.close(promise: nil) }
+                dial.cancellation.whenSuccess {
+                    dial.state.isCancelled.store(true, ordering: .releasing)
+                    if !dial.state.hasSucceeded.load(ordering: .acquiring) { channel.close(promise: nil) }
                 }
                 return channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(ChannelByteStream(eventLoop: channel.eventLoop))
                 }
             }
-        if self.options.mark != 0 {
-            bootstrap = bootstrap.channelOption(
-                SocketOptions.mark, value: SocketOptionValue(self.options.mark))
-        }
-        if let source {
-            bootstrap = bootstrap.channelOption(SocketOptions.reusePort, value: 1).bind(to: source)
-        }
-        return bootstrap.connect(to: remote).flatMapErrorThrowing { error in
-            if source != nil, let failure = error as? IOError,
-                [EADDRNOTAVAIL, EADDRINUSE, EINVAL].contains(failure.errnoCode)
-            {
-                throw PortInUse()
+        guard self.options.mark != 0 else { return bootstrap }
+        return bootstrap.channelOption(SocketOptions.mark, value: SocketOptionValue(self.options.mark))
+    }
+
+    func upgrade(_ channel: EventLoopFuture<any Channel>, _ dial: Dial) -> EventLoopFuture<any Connection> {
+        channel.flatMap { channel -> EventLoopFuture<any Connection> in
+            guard !self.isOwn(channel) else {
+                channel.close(promise: nil)
+                return dial.loop.makeFailedFuture(TransportError.ownAddress)
             }
-            throw error
-        }.flatMap { channel in
-            self.upgrade(channel, role: .dialer, remoteAddress: address, expecting: peer)
+            return self.upgrade(channel, role: .dialer, remote: dial.remote, expecting: dial.peer)
         }.map { connection in
-            attempt.hasSucceeded.store(true, ordering: .releasing)
+            dial.state.hasSucceeded.store(true, ordering: .releasing)
             return connection
+        }.flatMapErrorThrowing { error in
+            if dial.state.isCancelled.load(ordering: .acquiring) { throw TransportError.cancelled }
+            throw SimultaneousOpen.explains(error) ? TransportError.simultaneousOpen : error
         }
     }
 
-    private func accepted(_ channel: any Channel, accept: @escaping @Sendable (any Connection) -> Void) {
-        let hasRoom = self.pendingInbound.withLock { pending in
-            guard pending < self.options.maximumPendingInbound else { return false }
-            pending += 1
-            return true
+    /// A dial from the listening port has failed: where that is the port's fault, there is another way.
+    func dialAgain(_ dial: Dial, after error: any Error) -> EventLoopFuture<any Connection> {
+        switch error {
+        case TransportError.simultaneousOpen where self.localPeer > dial.peer:
+            return dial.loop.makeFailedFuture(TransportError.yieldedToRemote)
+        case TransportError.simultaneousOpen:
+            return self.upgrade(self.connect(dial, from: nil), dial)
+        case is PortInUse:
+            // Perhaps the remote's own dial holds this pair of addresses; then it serves us as well, if it comes to anything.
+            guard let handshake = self.handshakes.outcome(from: dial.remote) else {
+                return self.upgrade(self.connect(dial, from: nil), dial)
+            }
+            return handshake.hop(to: dial.loop).map { true }.recover { _ in false }.flatMap { isThere in
+                isThere
+                    ? dial.loop.makeFailedFuture(TransportError.yieldedToRemote)
+                    : self.upgrade(self.connect(dial, from: nil), dial)
+            }
+        default:
+            return dial.loop.makeFailedFuture(error)
         }
-        guard hasRoom, let remote = channel.remoteAddress, let address = Multiaddr(tcp: remote) else {
-            if hasRoom { self.pendingInbound.withLock { $0 -= 1 } }
+    }
+
+    private func listeningAddress(toReach remote: SocketAddress) -> SocketAddress? {
+        let toLoopback = remote.ip?.isLoopback
+        return self.bound.withLock { bound in
+            bound.first {
+                $0.protocol == remote.protocol && ($0.ip?.isUnspecified == true || $0.ip?.isLoopback == toLoopback)
+            }
+        }
+    }
+
+    /// Whether a dialled channel leads to a listener of ours: from an address of this machine to the same, and to a port we hold.
+    private func isOwn(_ channel: any Channel) -> Bool {
+        guard let local = channel.localAddress, let remote = channel.remoteAddress, local.ip == remote.ip else {
+            return false
+        }
+        return self.bound.withLock { bound in
+            bound.contains {
+                $0.protocol == remote.protocol && $0.port == remote.port
+                    && ($0.ip?.isUnspecified == true || $0.ip == remote.ip)
+            }
+        }
+    }
+
+    // MARK: Accepting
+
+    private func accepted(_ channel: any Channel, accept: @escaping @Sendable (any Connection) -> Void) {
+        guard let remote = channel.remoteAddress, self.handshakes.begin(channel, from: remote) else {
             channel.close(promise: nil)
             return
         }
         let stream = ChannelByteStream(eventLoop: channel.eventLoop)
         stream.onActive = {
-            self.upgrade(channel, role: .listener, remoteAddress: address, expecting: nil).whenComplete { result in
-                self.pendingInbound.withLock { $0 -= 1 }
+            self.upgrade(channel, role: .listener, remote: remote, expecting: nil).whenComplete { result in
+                self.handshakes.end(channel, result.map { _ in })
                 if case .success(let connection) = result { accept(connection) }
             }
         }
         do {
             try channel.pipeline.syncOperations.addHandler(stream)
         } catch {
-            self.pendingInbound.withLock { $0 -= 1 }
             channel.close(promise: nil)
         }
     }
 
-    private func upgrade(_ channel: any Channel, role: Role, remoteAddress: Multiaddr, expecting peer: PeerID?)
+    // MARK: Both
+
+    /// Small reads stay small, so that idle connections are cheap; a busy one grows to 256 KiB, several records at a time.
+    private static let receiveAllocator = AdaptiveRecvByteBufferAllocator(
+        minimum: 2048, initial: 4096, maximum: 256 << 10)
+    private static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 << 10, high: 128 << 10)
+
+    private func upgrade(_ channel: any Channel, role: Role, remote: SocketAddress, expecting peer: PeerID?)
         -> EventLoopFuture<any Connection>
     {
         let loop = channel.eventLoop
@@ -191,8 +263,8 @@ public final class TCPTransport: Transport {
             channel.close(promise: nil)
             return loop.makeFailedFuture(error)
         }
-        guard let local = channel.localAddress, let localAddress = Multiaddr(tcp: local),
-            let provider = channel as? any SocketOptionProvider
+        guard let localAddress = channel.localAddress.flatMap({ Multiaddr(tcp: $0) }),
+            let remoteAddress = Multiaddr(tcp: remote), let provider = channel as? any SocketOptionProvider
         else {
             channel.close(promise: nil)
             return loop.makeFailedFuture(ChannelError.ioOnClosedChannel)
@@ -201,26 +273,10 @@ public final class TCPTransport: Transport {
             self.upgrader.upgrade(
                 stream,
                 as: ConnectionUpgrader.Request(
-                    role: role, expectedPeer: peer, localAddress: localAddress,
-                    remoteAddress: remoteAddress.withoutPeerID, transport: "tcp", congestion: congestion,
-                    timeout: self.options.upgradeTimeout))
+                    role: role, expectedPeer: peer, localAddress: localAddress, remoteAddress: remoteAddress,
+                    transport: "tcp", congestion: congestion, timeout: self.options.upgradeTimeout))
         }
     }
-
-    private func listeningAddress(toReach remote: SocketAddress) -> SocketAddress? {
-        let toLoopback = remote.isLoopback
-        return self.bound.withLock { bound in
-            bound.first { $0.protocol == remote.protocol && ($0.isUnspecified || $0.isLoopback == toLoopback) }
-        }
-    }
-
-    /// Whether a dial is done, and its connection somebody else's.
-    private final class Attempt: Sendable {
-        let hasSucceeded = Atomic<Bool>(false)
-    }
-
-    /// The listening port cannot be used for this dial: a connection from it to that place exists or is just ending.
-    private struct PortInUse: Error {}
 }
 
 /// A bound TCP port.

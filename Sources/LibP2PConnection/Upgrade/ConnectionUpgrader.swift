@@ -54,6 +54,9 @@ public struct ConnectionUpgrader: Sendable {
     }
 
     /// Upgrades `stream`, which the upgrader owns from now on; on failure it is closed. Called on the stream's loop.
+    ///
+    /// Fails with ``TransportError/timedOut``, ``TransportError/peerMismatch(expected:found:)``, ``NegotiationError``, the security
+    /// protocol's own error, or why the stream closed.
     public func upgrade(_ stream: any ByteStream, as request: Request) -> EventLoopFuture<any Connection> {
         let timer = stream.eventLoop.scheduleTask(in: request.timeout) { stream.close(TransportError.timedOut) }
         let result = self.negotiateSecurity(stream, request).flatMap { security, negotiated in
@@ -74,7 +77,11 @@ public struct ConnectionUpgrader: Sendable {
             timer.cancel()
             if case .failure(let error) = outcome { stream.close(error) }
         }
-        return result
+        return result.flatMapErrorThrowing { error in
+            // The one failure of a handshake that those above must understand, whatever the security protocol.
+            guard case NoiseError.unexpectedPeer(let expected, let found) = error else { throw error }
+            throw TransportError.peerMismatch(expected: expected, found: found)
+        }
     }
 
     private func negotiateSecurity(_ stream: any ByteStream, _ request: Request)
