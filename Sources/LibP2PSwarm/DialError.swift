@@ -24,7 +24,7 @@ public enum DialError: Error, Hashable, Sendable, CustomStringConvertible {
     case noTransport([Multiaddr])
     /// Every address failed.
     case allAttemptsFailed([Attempt])
-    /// As many connections as this node allows are open.
+    /// As many connections as this node allows, in all or to this peer, are open.
     case tooManyConnections
     /// The node is shutting down.
     case shutDown

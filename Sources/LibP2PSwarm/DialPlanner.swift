@@ -1,3 +1,4 @@
+internal import LibP2PCore
 package import Multiformats
 package import NIOCore
 
@@ -5,8 +6,7 @@ package import NIOCore
 ///
 /// 1. Addresses fall in three groups: private (loopback, RFC 1918, link-local, unique local), public, relayed.
 /// 2. Private and public start together; a relayed address starts 500 ms later when there is a public one.
-/// 3. Within a group IPv6 goes first, IPv4 one step later, further addresses of a family one step each. A step is 250 ms,
-///    30 ms for private addresses.
+/// 3. Within a group the families take turns, IPv6 first, one address per step. A step is 250 ms, 30 ms for private addresses.
 /// 4. Within a family the lower port goes first: ephemeral ports are often stale observations.
 /// 5. An address is dialled once, however often it is listed.
 package struct DialPlanner: Sendable {
@@ -39,42 +39,24 @@ package struct DialPlanner: Sendable {
         var steps = self.stagger(privates, step: Self.privateStep) + self.stagger(publics, step: Self.publicStep)
         let head = publics.isEmpty ? TimeAmount.zero : Self.relayDelay
         steps += self.stagger(relayed, step: Self.publicStep).map { Step($0.address, after: $0.delay + head) }
-        return steps.enumerated().sorted { ($0.element.delay, $0.offset) < ($1.element.delay, $1.offset) }.map(\.element)
+        return steps.enumerated().sorted { ($0.element.delay, $0.offset) < ($1.element.delay, $1.offset) }.map(
+            \.element)
     }
 
     private static func stagger(_ addresses: [Multiaddr], step: TimeAmount) -> [Step] {
-        let sorted = addresses.enumerated().sorted { a, b in
-            let left = (a.element.ipAddress?.family == .ipv6 ? 0 : 1, a.element.port, a.offset)
-            let right = (b.element.ipAddress?.family == .ipv6 ? 0 : 1, b.element.port, b.offset)
-            return left < right
+        let byPort = addresses.enumerated().sorted { ($0.element.port, $0.offset) < ($1.element.port, $1.offset) }
+            .map(\.element)
+        let first = byPort.filter { $0.ipAddress?.family == .ipv6 }
+        let second = byPort.filter { $0.ipAddress?.family != .ipv6 }
+        let inTurns = (0..<max(first.count, second.count)).flatMap {
+            Array(first.dropFirst($0).prefix(1) + second.dropFirst($0).prefix(1))
         }
-        return sorted.enumerated().map { Step($1.element, after: step * $0) }
+        return inTurns.enumerated().map { Step($1, after: step * $0) }
     }
 }
 
 extension Multiaddr {
     fileprivate var port: UInt16 { self.tcpPort ?? self.udpPort ?? 0 }
 
-    package var isRelayed: Bool { self.components.contains { $0.protocol == .p2pCircuit } }
-}
-
-extension IPAddress {
-    /// Loopback, RFC 1918, link-local, unique local: an address that means something only near by.
-    package var isPrivate: Bool {
-        switch self.family {
-        case .ipv4:
-            let octets = (self.low >> 24 & 0xff, self.low >> 16 & 0xff)
-            return octets.0 == 10 || octets.0 == 127 || octets == (192, 168) || octets == (169, 254)
-                || (octets.0 == 172 && (16...31).contains(octets.1))
-        case .ipv6:
-            return (self.high == 0 && self.low == 1) || self.high >> 57 == 0xfc >> 1 || self.high >> 54 == 0xfe80 >> 6
-        }
-    }
-}
-
-extension IPAddress {
-    /// 127.0.0.0/8 or ::1.
-    package var isLoopback: Bool {
-        self.family == .ipv4 ? self.low >> 24 == 127 : self.high == 0 && self.low == 1
-    }
+    package var isRelayed: Bool { self.contains(.p2pCircuit) }
 }

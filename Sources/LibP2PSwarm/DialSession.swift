@@ -9,7 +9,7 @@ struct DialSession {
     enum Action: Equatable {
         /// Dial this address.
         case start(Multiaddr)
-        /// All is lost; why, per address in the order of the attempts.
+        /// All is lost; why, per address in the order of the plan.
         case fail([DialError.Attempt])
     }
 
@@ -18,45 +18,65 @@ struct DialSession {
     /// How long an attempt that gave way to the remote's own dial waits for it.
     static let yieldTimeout = TimeAmount.seconds(3)
 
-    private var waiting: ArraySlice<(address: Multiaddr, due: NIODeadline)>
-    private var underWay = Set<Multiaddr>()
-    private var failures: [DialError.Attempt] = []
+    private enum State {
+        case waiting(until: NIODeadline)
+        case underWay
+        case failed(String)
+    }
+
+    /// In the order of the plan, which is that of their times.
+    private var attempts: [(address: Multiaddr, state: State)] = []
+    /// Where ``attempts`` begin to wait: they start in order.
+    private var firstWaiting = 0
+    private var underWayCount = 0
     private var yieldedUntil: NIODeadline?
     private var isOver = false
 
     init(plan: [DialPlanner.Step], now: NIODeadline) {
-        self.waiting = plan.map { ($0.address, now + $0.delay) }[...]
+        self.add(plan, now: now)
     }
 
     /// When ``advance(to:)`` wants to be called again. `nil`: not because of time.
     var nextDeadline: NIODeadline? {
         guard !self.isOver else { return nil }
-        if let first = self.waiting.first, self.underWay.count < Self.maximumConcurrent { return first.due }
-        return self.underWay.isEmpty ? self.yieldedUntil : nil
+        let due = self.underWayCount < Self.maximumConcurrent ? self.nextDue : nil
+        let end = self.underWayCount == 0 ? self.yieldedUntil : nil
+        return [due, end].compactMap { $0 }.min()
+    }
+
+    /// More addresses have become known. Those that the session has already, failed ones too, are left out; the others go last.
+    mutating func add(_ plan: [DialPlanner.Step], now: NIODeadline) {
+        let earliest = self.attempts.last.flatMap { if case .waiting(let due) = $0.state { due } else { nil } } ?? now
+        for step in plan where !self.attempts.contains(where: { $0.address == step.address }) {
+            guard self.attempts.count < DialPlanner.maximumAddresses else { return }
+            self.attempts.append((step.address, .waiting(until: max(now + step.delay, earliest))))
+        }
     }
 
     /// Starts what is due. When nothing is under way the next attempt need not wait for its time.
     mutating func advance(to now: NIODeadline) -> [Action] {
         guard !self.isOver else { return [] }
         var actions: [Action] = []
-        while let next = self.waiting.first, self.underWay.count < Self.maximumConcurrent,
-            next.due <= now || (self.underWay.isEmpty && self.yieldedUntil == nil)
+        let isYielding = self.yieldedUntil.map { now < $0 } ?? false
+        while let due = self.nextDue, self.underWayCount < Self.maximumConcurrent,
+            due <= now || (self.underWayCount == 0 && !isYielding)
         {
-            self.waiting.removeFirst()
-            self.underWay.insert(next.address)
-            actions.append(.start(next.address))
+            self.attempts[self.firstWaiting].state = .underWay
+            self.underWayCount += 1
+            actions.append(.start(self.attempts[self.firstWaiting].address))
+            self.firstWaiting += 1
         }
-        if self.waiting.isEmpty, self.underWay.isEmpty, self.yieldedUntil.map({ $0 <= now }) ?? true {
-            self.isOver = true
-            actions.append(.fail(self.failures))
-        }
+        if self.underWayCount == 0, !isYielding { actions.append(self.giveUp()) }
         return actions
     }
 
     /// An attempt has failed.
     mutating func failed(_ address: Multiaddr, _ error: any Error, now: NIODeadline) -> [Action] {
-        guard !self.isOver, self.underWay.remove(address) != nil else { return [] }
-        self.failures.append(DialError.Attempt(address: address, reason: String(describing: error)))
+        guard !self.isOver, let index = self.attempts.firstIndex(where: { $0.address == address }),
+            case .underWay = self.attempts[index].state
+        else { return [] }
+        self.attempts[index].state = .failed(String(describing: error))
+        self.underWayCount -= 1
         if case TransportError.yieldedToRemote = error { self.yieldedUntil = now + Self.yieldTimeout }
         return self.advance(to: now)
     }
@@ -65,16 +85,23 @@ struct DialSession {
     mutating func connected() { self.isOver = true }
 
     /// The whole budget is used up.
-    mutating func timedOut() -> [Action] {
-        guard !self.isOver else { return [] }
+    mutating func timedOut() -> [Action] { self.isOver ? [] : [self.giveUp()] }
+
+    private var nextDue: NIODeadline? {
+        guard self.firstWaiting < self.attempts.count, case .waiting(let due) = self.attempts[self.firstWaiting].state
+        else { return nil }
+        return due
+    }
+
+    private mutating func giveUp() -> Action {
         self.isOver = true
-        let unfinished = self.underWay.map(\.description).sorted()
-        return [
-            .fail(
-                self.failures
-                    + unfinished.compactMap { text in
-                        (try? Multiaddr(text)).map { DialError.Attempt(address: $0, reason: "no answer in time") }
-                    })
-        ]
+        return .fail(
+            self.attempts.map { address, state in
+                switch state {
+                case .waiting: DialError.Attempt(address: address, reason: "not tried in time")
+                case .underWay: DialError.Attempt(address: address, reason: "no answer in time")
+                case .failed(let reason): DialError.Attempt(address: address, reason: reason)
+                }
+            })
     }
 }

@@ -9,7 +9,7 @@ internal import Synchronization
 /// The addresses at which a peer was last reached survive a restart, when a file is given.
 public final class PeerStore: Sendable {
     /// Where an address comes from. Later cases outrank earlier ones when room is short.
-    public enum Source: String, Codable, Comparable, Sendable {
+    public enum Source: Comparable, Sendable {
         /// The peer said so.
         case identify
         /// The peer said so and signed it.
@@ -18,30 +18,21 @@ public final class PeerStore: Sendable {
         case lastGood
         /// The configuration, or a caller.
         case configured
-
-        private var rank: Int {
-            switch self {
-            case .identify: 0
-            case .signedRecord: 1
-            case .lastGood: 2
-            case .configured: 3
-            }
-        }
-
-        /// Rank order.
-        public static func < (a: Source, b: Source) -> Bool { a.rank < b.rank }
     }
 
     /// Addresses kept per peer.
     public static let maximumAddressesPerPeer = 32
-    /// Peers kept; the one that was used longest ago gives way.
+    /// Peers kept; the one not heard of for the longest gives way, those without configured addresses first.
     public static let maximumPeers = 4096
 
     private struct Entry: Sendable {
         var addresses: [(address: Multiaddr, source: Source)] = []
         var protocols: Set<String> = []
         var recordSequence: UInt64 = 0
-        var lastUsed: UInt64 = 0
+        var lastHeardOf: UInt64 = 0
+
+        /// Whoever is smallest is forgotten first.
+        var worth: (Int, UInt64) { (self.addresses.contains { $0.source == .configured } ? 1 : 0, self.lastHeardOf) }
     }
 
     private struct State: Sendable {
@@ -52,11 +43,11 @@ public final class PeerStore: Sendable {
         mutating func update(_ peer: PeerID, limit: Int, _ body: (inout Entry) -> Void) {
             self.clock += 1
             var entry = self.entries[peer] ?? Entry()
-            entry.lastUsed = self.clock
+            entry.lastHeardOf = self.clock
             body(&entry)
             self.entries[peer] = entry
             if self.entries.count > limit,
-                let oldest = self.entries.min(by: { $0.value.lastUsed < $1.value.lastUsed })?.key
+                let oldest = self.entries.min(by: { $0.value.worth < $1.value.worth })?.key
             {
                 self.entries[oldest] = nil
             }
@@ -76,18 +67,17 @@ public final class PeerStore: Sendable {
         else { return }
         for (peer, addresses) in saved.prefix(Self.maximumPeers) {
             guard let peer = try? PeerID(peer) else { continue }
-            for text in addresses.prefix(Self.maximumAddressesPerPeer).reversed() {
-                if let address = try? Multiaddr(text) { self.add([address], of: peer, from: .lastGood) }
-            }
+            let known = addresses.prefix(Self.maximumAddressesPerPeer).compactMap { try? Multiaddr($0) }
+            if !known.isEmpty { self.add(known, of: peer, from: .lastGood) }
         }
         self.state.withLock { $0.isDirty = false }
     }
 
-    /// Adds addresses of a peer. Beyond the bound the lowest-ranking and oldest give way.
+    /// Adds addresses of a peer, the best first. Beyond the bound the lowest-ranking and oldest give way.
     public func add(_ addresses: [Multiaddr], of peer: PeerID, from source: Source) {
         self.state.withLock { state in
             state.update(peer, limit: Self.maximumPeers) { entry in
-                for address in addresses.map(\.withoutPeerID) {
+                for address in addresses.map(\.withoutPeerID).reversed() {
                     let known = entry.addresses.firstIndex { $0.address == address }
                     let rank = max(source, known.map { entry.addresses[$0].source } ?? source)
                     if let known { entry.addresses.remove(at: known) }
@@ -147,7 +137,8 @@ public final class PeerStore: Sendable {
         self.state.withLock { $0.entries[peer]?.protocols.contains(name) ?? false }
     }
 
-    /// Takes a verified peer record, unless one at least as new was taken before.
+    /// Takes a verified peer record, unless one at least as new was taken before. It takes the place of what the peer said before,
+    /// signed or not.
     ///
     /// - Parameter addresses: Those of its addresses that are worth keeping here.
     /// - Returns: Whether it was taken.
@@ -158,8 +149,10 @@ public final class PeerStore: Sendable {
             state.update(record.peerID, limit: Self.maximumPeers) { $0.recordSequence = record.sequence }
             return true
         }
-        if isNew { self.set(addresses, of: record.peerID, from: .signedRecord) }
-        return isNew
+        guard isNew else { return false }
+        self.set([], of: record.peerID, from: .identify)
+        self.set(addresses, of: record.peerID, from: .signedRecord)
+        return true
     }
 
     /// Forgets a peer.
@@ -185,6 +178,11 @@ public final class PeerStore: Sendable {
         guard let saved else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-        try encoder.encode(saved).write(to: URL(fileURLWithPath: path), options: .atomic)
+        do {
+            try encoder.encode(saved).write(to: URL(fileURLWithPath: path), options: .atomic)
+        } catch {
+            self.state.withLock { $0.isDirty = true }
+            throw error
+        }
     }
 }

@@ -5,17 +5,11 @@ public import NIOCore
 public import PeerIdentity
 internal import Synchronization
 
-#if canImport(Glibc)
-    internal import Glibc
-#elseif canImport(Musl)
-    internal import Musl
-#endif
-
 /// Which connections exist, to whom, and how many.
 ///
 /// All state belongs to one event loop, the swarm's own; connections live on loops of theirs. Calls may come from anywhere.
 public final class Swarm: @unchecked Sendable {
-    /// Whether a connection may stay. Asked once per connection when its peer is proven, on the connection's loop, before any stream.
+    /// Whether a connection may stay. Asked once per connection when its peer is proven, on the swarm's loop, before any stream.
     public typealias Gater = @Sendable (_ peer: PeerID, _ address: Multiaddr, _ role: Role) -> Bool
 
     /// The loop that owns the swarm.
@@ -41,8 +35,12 @@ public final class Swarm: @unchecked Sendable {
     private var connectionCount = 0
     private var dials: [PeerID: Dial] = [:]
     private var listeners: [any Listener] = []
-    private var observers: [(@Sendable (SwarmEvent) -> Void)] = []
+    private var observers: [@Sendable (SwarmEvent) -> Void] = []
+    private var eventStreams: [UInt64: AsyncStream<SwarmEvent>.Continuation] = [:]
+    private var lastNumber: UInt64 = 0
     private var isShutDown = false
+    /// The last connection is gone, and the last event is told.
+    private var hasEnded = false
 
     /// - Parameters:
     ///   - eventLoop: Owns the swarm's state.
@@ -71,17 +69,18 @@ public final class Swarm: @unchecked Sendable {
 
     /// Binds every address, or none.
     /// - Returns: The bound addresses, with real ports.
+    /// - Throws: ``ListenError``; ``DialError/shutDown`` when the swarm has ended.
     public func listen(on addresses: [Multiaddr]) async throws -> [Multiaddr] {
         var bound: [any Listener] = []
         do {
             for address in addresses {
                 guard let transport = self.transports.first(where: { $0.canListen(on: address) }) else {
-                    throw ListenError(address: address, reason: "no transport of this node listens there")
+                    throw ListenError(address: address, cause: TransportError.unsupportedAddress(address))
                 }
                 do {
-                    bound.append(try await transport.listen(on: address) { [weak self] in self?.accepted($0) }.get())
+                    bound.append(try await transport.listen(on: address) { [weak self] in self?.adopt($0) }.get())
                 } catch {
-                    throw ListenError(address: address, reason: String(describing: error), cause: error)
+                    throw ListenError(address: address, cause: error)
                 }
             }
         } catch {
@@ -89,23 +88,30 @@ public final class Swarm: @unchecked Sendable {
             throw error
         }
         let listeners = bound
-        self.bound.withLock { $0 += listeners.map(\.address) }
-        self.run {
+        let isTaken = try await self.eventLoop.submit { () -> Bool in
+            guard !self.isShutDown else { return false }
             self.listeners += listeners
+            self.bound.withLock { $0 += listeners.map(\.address) }
             for listener in listeners { self.emit(.listening(listener.address)) }
+            return true
+        }.get()
+        guard isTaken else {
+            for listener in listeners { try? await listener.close().get() }
+            throw DialError.shutDown
         }
-        return bound.map(\.address)
+        return listeners.map(\.address)
     }
 
     // MARK: Dialling
 
     /// Returns a live connection to `peer`, an existing one when there is one.
     ///
-    /// Concurrent calls for the same peer share one dial; a connection that the peer makes in the meantime ends it too.
+    /// Concurrent calls for the same peer share one dial, to which each adds its hints; a connection that the peer makes in the
+    /// meantime ends it too.
     ///
     /// - Parameters:
     ///   - peer: Who must be at the far end; a mismatch fails that address only.
-    ///   - hints: Addresses to try besides those of the peer store.
+    ///   - hints: Addresses to try before those of the peer store.
     /// - Throws: ``DialError``.
     public func connect(to peer: PeerID, at hints: [Multiaddr] = []) async throws -> any Connection {
         try await self.eventLoop.flatSubmit { self.connectOnLoop(to: peer, at: hints, forceNew: false) }.get()
@@ -123,15 +129,20 @@ public final class Swarm: @unchecked Sendable {
 
     // MARK: State
 
-    /// Calls `observer` for each event from now on, on the swarm's loop and in order. For as long as the swarm lives.
+    /// Calls `observer` for each event from now on, on the swarm's loop and in order, until the swarm has shut down.
     public func observe(_ observer: @escaping @Sendable (SwarmEvent) -> Void) {
-        self.run { self.observers.append(observer) }
+        self.run { if !self.hasEnded { self.observers.append(observer) } }
     }
 
-    /// Events from now on. When the reader is slow the oldest of more than 256 are lost.
+    /// Events from now on, until the swarm has shut down. When the reader is slow the oldest of more than 256 are lost.
     public func events() -> AsyncStream<SwarmEvent> {
         let (stream, continuation) = AsyncStream.makeStream(of: SwarmEvent.self, bufferingPolicy: .bufferingNewest(256))
-        self.observe { continuation.yield($0) }
+        self.run {
+            guard !self.hasEnded else { return continuation.finish() }
+            let number = self.nextNumber()
+            self.eventStreams[number] = continuation
+            continuation.onTermination = { _ in self.run { self.eventStreams[number] = nil } }
+        }
         return stream
     }
 
@@ -153,7 +164,7 @@ public final class Swarm: @unchecked Sendable {
         self.run { for connection in self.connections[peer] ?? [] { connection.close(code) } }
     }
 
-    /// Stops listening, gives up dials, closes every connection and returns when all are gone.
+    /// Stops listening, gives up dials, closes every connection and returns when all are gone and their events are told.
     public func shutDown() async {
         let endings = try? await self.eventLoop.submit { () -> [EventLoopFuture<Void>] in
             self.isShutDown = true
@@ -166,52 +177,48 @@ public final class Swarm: @unchecked Sendable {
             return listeners.map { $0.close() } + open.map { $0.closeFuture.recover { _ in } }
         }.get()
         for ending in endings ?? [] { try? await ending.get() }
+        try? await self.eventLoop.submit {
+            self.hasEnded = true
+            self.observers = []
+            for continuation in self.eventStreams.values { continuation.finish() }
+            self.eventStreams = [:]
+        }.get()
     }
 
     // MARK: Connections
 
-    /// Takes a connection that somebody made by other means than ``connect(to:at:)``, a relay or a hole punch.
-    /// Called on the connection's loop.
-    public func adopt(_ connection: any Connection) { self.accepted(connection) }
+    /// Takes a connection that somebody made by other means than ``connect(to:at:)``, a relay or a hole punch. Callable from any
+    /// thread; the connection has no delegate yet.
+    public func adopt(_ connection: any Connection) { self.run { _ = self.insert(connection) } }
 
-    /// On the connection's loop.
-    private func accepted(_ connection: any Connection) {
-        guard self.admit(connection) else { return }
-        self.run { self.insert(connection) }
-    }
-
-    /// On the connection's loop: streams are accepted from here on.
-    private func admit(_ connection: any Connection) -> Bool {
-        guard connection.remotePeer != self.localPeer else {
-            connection.close(.gated)
-            return false
-        }
-        guard self.gater(connection.remotePeer, connection.remoteAddress, connection.role) else {
-            connection.close(.gated)
-            self.run { self.emit(.refused(connection.remotePeer, connection.remoteAddress, .gated)) }
-            return false
-        }
-        connection.delegate = StreamDispatcher(registry: self.registry)
-        return true
-    }
-
-    private func insert(_ connection: any Connection) {
+    /// Keeps the connection, or closes it and says why. Streams are accepted on it when it is known to stay.
+    private func insert(_ connection: any Connection) -> SwarmEvent.Refusal? {
         let peer = connection.remotePeer
-        guard !self.isShutDown else { return connection.close(.shutdown) }
-        guard self.connectionCount < self.limits.total else {
-            connection.close(.resourceLimitExceeded)
-            return self.emit(.refused(peer, connection.remoteAddress, .tooManyConnections))
-        }
-        guard self.connections[peer, default: []].count < self.limits.perPeer else {
-            connection.close(.resourceLimitExceeded)
-            return self.emit(.refused(peer, connection.remoteAddress, .tooManyConnectionsOfPeer))
+        if let refusal = self.refusal(of: connection) {
+            connection.close(refusal.code)
+            self.emit(.refused(peer, connection.remoteAddress, refusal))
+            return refusal
         }
         self.connections[peer, default: []].append(connection)
         self.connectionCount += 1
         if connection.role == .dialer { self.peerStore.recordSuccess(connection.remoteAddress, of: peer) }
-        connection.closeFuture.hop(to: self.eventLoop).whenComplete { self.remove(connection, $0) }
+        let dispatcher = StreamDispatcher(registry: self.registry)
+        // Queued before anything that an observer of the event may ask of the connection.
+        connection.eventLoop.execute { connection.delegate = dispatcher }
         self.emit(.connected(connection))
         self.finish(peer, .success(connection))
+        connection.closeFuture.hop(to: self.eventLoop).whenComplete { self.remove(connection, $0) }
+        return nil
+    }
+
+    private func refusal(of connection: any Connection) -> SwarmEvent.Refusal? {
+        let peer = connection.remotePeer
+        if self.isShutDown { return .shutDown }
+        if peer == self.localPeer { return .ownIdentity }
+        if !self.gater(peer, connection.remoteAddress, connection.role) { return .gated }
+        if self.connectionCount >= self.limits.total { return .tooManyConnections }
+        if self.connections[peer, default: []].count >= self.limits.perPeer { return .tooManyConnectionsOfPeer }
+        return nil
     }
 
     private func remove(_ connection: any Connection, _ result: Result<Void, any Error>) {
@@ -228,6 +235,12 @@ public final class Swarm: @unchecked Sendable {
 
     private func emit(_ event: SwarmEvent) {
         for observer in self.observers { observer(event) }
+        for continuation in self.eventStreams.values { continuation.yield(event) }
+    }
+
+    private func nextNumber() -> UInt64 {
+        self.lastNumber += 1
+        return self.lastNumber
     }
 
     private func run(_ body: @escaping @Sendable () -> Void) {
@@ -238,6 +251,8 @@ public final class Swarm: @unchecked Sendable {
 
     /// One dial and all who wait for it.
     private struct Dial {
+        /// Tells it from an earlier dial of the same peer, whose attempts may still be ending.
+        let number: UInt64
         var session: DialSession
         let promise: EventLoopPromise<any Connection>
         let cancellation: EventLoopPromise<Void>
@@ -245,68 +260,89 @@ public final class Swarm: @unchecked Sendable {
         let budget: Scheduled<Void>
     }
 
-    private func connectOnLoop(to peer: PeerID, at hints: [Multiaddr], forceNew: Bool) -> EventLoopFuture<any Connection> {
+    private func connectOnLoop(to peer: PeerID, at hints: [Multiaddr], forceNew: Bool) -> EventLoopFuture<
+        any Connection
+    > {
         func fail(_ error: DialError) -> EventLoopFuture<any Connection> { self.eventLoop.makeFailedFuture(error) }
         guard !self.isShutDown else { return fail(.shutDown) }
         guard peer != self.localPeer else { return fail(.dialToSelf) }
         if !forceNew, let connection = self.connections[peer]?.last {
             return self.eventLoop.makeSucceededFuture(connection)
         }
-        if let dial = self.dials[peer] { return dial.promise.futureResult }
-        guard self.connectionCount < self.limits.total else { return fail(.tooManyConnections) }
+        let hints = hints.map(\.withoutPeerID)
+        if let dial = self.dials[peer] {
+            let plan = DialPlanner.plan(self.usable(hints))
+            self.withDial(dial.number, of: peer) { session, now in
+                session.add(plan, now: now)
+                return session.advance(to: now)
+            }
+            return dial.promise.futureResult
+        }
+        guard self.connectionCount < self.limits.total, self.connections[peer, default: []].count < self.limits.perPeer
+        else { return fail(.tooManyConnections) }
 
-        let known = (hints.map(\.withoutPeerID) + self.peerStore.addresses(of: peer)).filter(self.mayDial)
+        let known = (hints + self.peerStore.addresses(of: peer)).filter(self.mayDial)
         guard !known.isEmpty else { return fail(.noAddresses(peer)) }
-        let usable = known.filter { address in self.transports.contains { $0.canDial(address) } }
+        let usable = self.usable(known)
         guard !usable.isEmpty else { return fail(.noTransport(Array(known.prefix(DialPlanner.maximumAddresses)))) }
 
+        let number = self.nextNumber()
         let dial = Dial(
-            session: DialSession(plan: DialPlanner.plan(usable), now: self.eventLoop.now),
+            number: number, session: DialSession(plan: DialPlanner.plan(usable), now: self.eventLoop.now),
             promise: self.eventLoop.makePromise(), cancellation: self.eventLoop.makePromise(),
-            budget: self.eventLoop.scheduleTask(in: self.dialTimeout) { self.withDial(peer) { $0.timedOut() } })
+            budget: self.eventLoop.scheduleTask(in: self.dialTimeout) {
+                self.withDial(number, of: peer) { session, _ in session.timedOut() }
+            })
         self.dials[peer] = dial
-        self.withDial(peer) { $0.advance(to: self.eventLoop.now) }
+        self.withDial(number, of: peer) { session, now in session.advance(to: now) }
         return dial.promise.futureResult
     }
 
-    /// Changes a dial's session, does what it says and sets its timer anew.
-    private func withDial(_ peer: PeerID, _ body: (inout DialSession) -> [DialSession.Action]) {
-        guard var dial = self.dials[peer] else { return }
-        let actions = body(&dial.session)
+    private func usable(_ addresses: [Multiaddr]) -> [Multiaddr] {
+        addresses.filter { address in self.transports.contains { $0.canDial(address) } }
+    }
+
+    /// Changes a dial's session, unless the dial is over, does what the session says and sets the timer anew.
+    private func withDial(
+        _ number: UInt64, of peer: PeerID, _ body: (inout DialSession, NIODeadline) -> [DialSession.Action]
+    ) {
+        guard var dial = self.dials[peer], dial.number == number else { return }
+        let actions = body(&dial.session, self.eventLoop.now)
         dial.timer?.cancel()
         dial.timer = dial.session.nextDeadline.map { deadline in
             self.eventLoop.scheduleTask(deadline: deadline) {
-                self.withDial(peer) { $0.advance(to: self.eventLoop.now) }
+                self.withDial(number, of: peer) { session, now in session.advance(to: now) }
             }
         }
         self.dials[peer] = dial
         for action in actions {
             switch action {
-            case .start(let address): self.attempt(address, of: peer, cancellation: dial.cancellation.futureResult)
+            case .start(let address): self.attempt(address, of: peer, for: dial)
             case .fail(let attempts): self.finish(peer, .failure(DialError.allAttemptsFailed(attempts)))
             }
         }
     }
 
-    private func attempt(_ address: Multiaddr, of peer: PeerID, cancellation: EventLoopFuture<Void>) {
+    private func attempt(_ address: Multiaddr, of peer: PeerID, for dial: Dial) {
+        let number = dial.number
+        let failed = { @Sendable (error: any Error) in
+            self.withDial(number, of: peer) { session, now in session.failed(address, error, now: now) }
+        }
         guard let transport = self.transports.first(where: { $0.canDial(address) }) else {
-            return self.withDial(peer) {
-                $0.failed(address, TransportError.unsupportedAddress(address), now: self.eventLoop.now)
-            }
+            return failed(TransportError.unsupportedAddress(address))
         }
-        transport.dial(address, expecting: peer, cancellation: cancellation).whenComplete { result in
-            // On the connection's loop, where no byte of a stream has been read yet.
-            switch result {
-            case .success(let connection):
-                if self.admit(connection) {
-                    self.run { self.insert(connection) }
-                } else {
-                    self.run { self.withDial(peer) { $0.failed(address, SelfOrGated(), now: self.eventLoop.now) } }
+        transport.dial(address, expecting: peer, cancellation: dial.cancellation.futureResult)
+            .hop(to: self.eventLoop).whenComplete { result in
+                switch result {
+                case .success(let connection):
+                    if let refusal = self.insert(connection) { failed(refusal) }
+                case .failure(let error):
+                    if case TransportError.peerMismatch(_, found: self.localPeer) = error {
+                        self.emit(.refused(self.localPeer, address, .ownIdentity))
+                    }
+                    failed(error)
                 }
-            case .failure(let error):
-                self.run { self.withDial(peer) { $0.failed(address, error, now: self.eventLoop.now) } }
             }
-        }
     }
 
     private func finish(_ peer: PeerID, _ result: Result<any Connection, any Error>) {
@@ -319,36 +355,29 @@ public final class Swarm: @unchecked Sendable {
         // After the promise: an attempt that is cancelled must not be taken for one that failed.
         dial.cancellation.succeed()
     }
-
-    private struct SelfOrGated: Error, CustomStringConvertible {
-        var description: String { "refused by a rule of this node" }
-    }
 }
 
 /// An address could not be listened on.
 public struct ListenError: Error, Sendable, CustomStringConvertible {
     /// Where.
     public let address: Multiaddr
-    /// Why, for people.
-    public let reason: String
     /// What the transport said.
-    public let cause: (any Error)?
+    public let cause: any Error
 
-    package init(address: Multiaddr, reason: String, cause: (any Error)? = nil) {
+    package init(address: Multiaddr, cause: any Error) {
         self.address = address
-        self.reason = reason
         self.cause = cause
     }
 
-    /// Whether another program has the port.
-    public var isPortBusy: Bool { (self.cause as? IOError)?.errnoCode == EADDRINUSE }
+    /// Whether another socket has this address and port.
+    public var isPortBusy: Bool { if case TransportError.portBusy = self.cause { true } else { false } }
 
     /// One line.
-    public var description: String { "\(self.address): \(self.reason)" }
+    public var description: String { "\(self.address): \(self.cause)" }
 }
 
 /// Gives inbound streams to the handlers of the registry.
-private final class StreamDispatcher: ConnectionDelegate {
+private final class StreamDispatcher: ConnectionDelegate, Sendable {
     private let registry: ProtocolRegistry
 
     init(registry: ProtocolRegistry) {

@@ -10,19 +10,44 @@ public enum SwarmEvent: Sendable {
     case disconnected(any Connection, reason: String?, remaining: Int)
     /// A peer could not be reached.
     case dialFailed(PeerID, DialError)
-    /// An inbound connection was closed by a rule of this node.
+    /// A new connection was closed by a rule of this node.
     case refused(PeerID, Multiaddr, Refusal)
     /// A listener is bound.
     case listening(Multiaddr)
 
-    /// Why an inbound connection was closed.
-    public enum Refusal: Hashable, Sendable {
+    /// Why a connection was not kept.
+    public enum Refusal: Error, Hashable, Sendable, CustomStringConvertible {
         /// The gater does not want this peer.
         case gated
         /// As many connections as allowed are open.
         case tooManyConnections
         /// This peer has as many connections as allowed.
         case tooManyConnectionsOfPeer
+        /// This node's own peer ID is at the far end: another machine has a copy of its key, or the address leads back here in a way
+        /// that its transport cannot see.
+        case ownIdentity
+        /// The node is shutting down.
+        case shutDown
+
+        /// For people.
+        public var description: String {
+            switch self {
+            case .gated: "refused by a rule of this node"
+            case .tooManyConnections: "too many connections are open"
+            case .tooManyConnectionsOfPeer: "too many connections to this peer are open"
+            case .ownIdentity: "this node's own peer ID is there"
+            case .shutDown: "the node is shutting down"
+            }
+        }
+
+        /// What the remote is told.
+        var code: ConnectionErrorCode {
+            switch self {
+            case .gated, .ownIdentity: .gated
+            case .tooManyConnections, .tooManyConnectionsOfPeer: .resourceLimitExceeded
+            case .shutDown: .shutdown
+            }
+        }
     }
 }
 
