@@ -1,3 +1,4 @@
+internal import LibP2PCore
 internal import Multiformats
 internal import NIOCore
 internal import NIOPosix
@@ -7,8 +8,10 @@ enum AnnouncedAddresses {
     /// Interfaces change rarely; asking costs a few system calls, and identify asks once per connection.
     static func expand(_ bound: [Multiaddr]) -> [Multiaddr] {
         guard bound.contains(where: { $0.ipAddress?.isUnspecified ?? false }) else { return bound }
-        let own = ((try? System.enumerateDevices()) ?? []).compactMap { $0.address?.ipAddress.flatMap { IPAddress($0) } }
-            .filter { !($0.family == .ipv6 && $0.high >> 54 == 0xfe80 >> 6) }
+        let own = ((try? System.enumerateDevices()) ?? []).compactMap {
+            $0.address?.ipAddress.flatMap { IPAddress($0) }
+        }
+        .filter { !$0.isIPv6LinkLocal }
         return bound.flatMap { address -> [Multiaddr] in
             guard let ip = address.ipAddress, ip.isUnspecified else { return [address] }
             return own.filter { $0.family == ip.family }.map {
@@ -16,8 +19,4 @@ enum AnnouncedAddresses {
             }
         }
     }
-}
-
-extension IPAddress {
-    var isUnspecified: Bool { self.high == 0 && self.low == 0 }
 }

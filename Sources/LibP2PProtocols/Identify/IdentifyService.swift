@@ -18,8 +18,10 @@ public final class IdentifyService: Sendable {
     public static let pushProtocolID: ProtocolID = "/ipfs/id/push/1.0.0"
     /// How long one exchange may take.
     static let timeout = TimeAmount.seconds(10)
-    /// Pushes under way at the same time.
+    /// Pushes of ours under way at the same time.
     static let maximumConcurrentPushes = 32
+    /// Questions and pushes of one peer that we attend to at the same time.
+    static let maximumStreamsPerPeer = 16
 
     /// What this node says of itself.
     public struct Configuration: Sendable {
@@ -48,6 +50,7 @@ public final class IdentifyService: Sendable {
     private let configuration: Configuration
     private let logger: Logger
     private let observers = Mutex<[Observer]>([])
+    private let inbound = StreamQuota(perPeer: IdentifyService.maximumStreamsPerPeer)
     private let sequence = Mutex(PeerRecordSequence())
     private let outcomes = Mutex<[ConnectionID: EventLoopFuture<IdentifyInfo>]>([:])
 
@@ -61,16 +64,14 @@ public final class IdentifyService: Sendable {
 
     /// Answers from now on, and identifies every new connection.
     public func start() {
-        self.swarm.registry.accept(Self.protocolID) { [self] stream in
-            guard let connection = stream.connection else { return stream.reset(.unspecified) }
+        self.accept(Self.protocolID) { stream, connection in
             self.send(to: stream, of: connection)
         }
-        self.swarm.registry.accept(Self.pushProtocolID) { [self] stream in
-            guard let connection = stream.connection else { return stream.reset(.unspecified) }
+        self.accept(Self.pushProtocolID) { stream, connection in
             let buffered = BufferedStream(stream)
-            Task {
+            return stream.eventLoop.makeFutureWithTask {
                 do {
-                    try self.learn(try await self.receive(buffered), of: connection)
+                    try self.learn(try await self.receive(buffered), of: connection, isPartial: true)
                 } catch {
                     self.logger.debug("identify push failed", metadata: Self.metadata(connection, error))
                 }
@@ -85,19 +86,19 @@ public final class IdentifyService: Sendable {
         }
     }
 
-    /// Calls `observer` for each answer and push from now on.
+    /// Calls `observer` for each answer and push from now on. A push may hold only what has changed.
     public func observe(_ observer: @escaping Observer) {
         self.observers.withLock { $0.append(observer) }
     }
 
     /// What the far end of `connection` says of itself: the answer that came, or will come, to the question asked when it was made.
+    /// When that failed, it is asked anew.
     /// - Throws: ``IdentifyError``, ``NegotiationError``, or why the stream closed.
     public func info(of connection: any Connection) async throws -> IdentifyInfo {
-        if let known = self.outcomes.withLock({ $0[connection.id] }) { return try await known.get() }
-        return try await self.identify(connection).get()
+        try await self.identify(connection).get()
     }
 
-    /// Tells every connected peer that speaks push what has changed.
+    /// Tells every connected peer that speaks push what we now say of ourselves, and returns when all have read it or failed to.
     public func push() async {
         let connections = await self.swarm.connections()
         await withTaskGroup(of: Void.self) { group in
@@ -110,7 +111,7 @@ public final class IdentifyService: Sendable {
                 group.addTask {
                     do {
                         let stream = try await connection.openStream([Self.pushProtocolID]).get()
-                        stream.eventLoop.execute { self.send(to: stream, of: connection) }
+                        try await stream.eventLoop.flatSubmit { self.send(to: stream, of: connection) }.get()
                     } catch {
                         self.logger.debug("identify push failed", metadata: Self.metadata(connection, error))
                     }
@@ -121,19 +122,36 @@ public final class IdentifyService: Sendable {
 
     // MARK: Details
 
+    /// Accepts `protocolID` within the quota; what `attend` returns completes when the stream needs no more attention.
+    private func accept(
+        _ protocolID: ProtocolID, _ attend: @escaping @Sendable (any Stream, any Connection) -> EventLoopFuture<Void>
+    ) {
+        self.swarm.registry.accept(protocolID) { [self] stream in
+            guard let connection = stream.connection else { return stream.reset(.unspecified) }
+            let peer = connection.remotePeer
+            guard self.inbound.take(for: peer) else { return stream.reset(.resourceLimitExceeded) }
+            attend(stream, connection).whenComplete { _ in self.inbound.giveBack(for: peer) }
+        }
+    }
+
     @discardableResult
     private func identify(_ connection: any Connection) -> EventLoopFuture<IdentifyInfo> {
-        let promise = connection.eventLoop.makePromise(of: IdentifyInfo.self)
-        let outcome = promise.futureResult
-        self.outcomes.withLock { $0[connection.id] = outcome }
+        let (outcome, promise) = self.outcomes.withLock { outcomes in
+            if let known = outcomes[connection.id] { return (known, EventLoopPromise<IdentifyInfo>?.none) }
+            let promise = connection.eventLoop.makePromise(of: IdentifyInfo.self)
+            outcomes[connection.id] = promise.futureResult
+            return (promise.futureResult, promise)
+        }
+        guard let promise else { return outcome }
         outcome.whenFailure { error in
+            self.outcomes.withLock { $0[connection.id] = nil }
             self.logger.debug("identify failed", metadata: Self.metadata(connection, error))
         }
         promise.completeWithTask {
             let stream = try await connection.openStream([Self.protocolID]).get()
             let buffered = try await stream.eventLoop.submit { BufferedStream(stream) }.get()
             let info = try await self.receive(buffered)
-            try self.learn(info, of: connection)
+            try self.learn(info, of: connection, isPartial: false)
             return info
         }
         return outcome
@@ -155,8 +173,8 @@ public final class IdentifyService: Sendable {
         }
     }
 
-    /// On the stream's loop.
-    private func send(to stream: any Stream, of connection: any Connection) {
+    /// On the stream's loop. Completes when the remote has read all and closed its side, or the stream has failed.
+    private func send(to stream: any Stream, of connection: any Connection) -> EventLoopFuture<Void> {
         do {
             for message in try self.ownInfo(for: connection).encoded() {
                 var bytes = ByteBuffer()
@@ -165,16 +183,17 @@ public final class IdentifyService: Sendable {
             }
             stream.flush()
             stream.closeWrite()
-            IdentifyFarewell.wait(for: stream)
+            return IdentifyFarewell.wait(for: stream)
         } catch {
             self.logger.error("identify could not encode", metadata: Self.metadata(connection, error))
             stream.reset(.unspecified)
+            return stream.eventLoop.makeFailedFuture(error)
         }
     }
 
     private func ownInfo(for connection: any Connection) throws -> IdentifyInfo {
         var info = IdentifyInfo()
-        let addresses = self.configuration.addresses()
+        let addresses = Array(self.configuration.addresses().prefix(PeerRecord.maximumAddresses))
         info.publicKey = self.key.publicKey
         info.listenAddresses = addresses
         info.protocols = self.swarm.registry.protocols(for: connection.remotePeer).map(\.rawValue)
@@ -183,33 +202,33 @@ public final class IdentifyService: Sendable {
         info.agentVersion = self.configuration.agentVersion
         let record = PeerRecord(
             peerID: self.swarm.localPeer, sequence: self.sequence.withLock { $0.next(at: WallClock.nanoseconds()) },
-            addresses: Array(addresses.prefix(PeerRecord.maximumAddresses)))
+            addresses: addresses)
         info.signedPeerRecord = try record.seal(with: self.key).bytes
         return info
     }
 
-    private func learn(_ info: IdentifyInfo, of connection: any Connection) throws {
+    /// Takes over what the remote says of itself; of a partial message only what is there.
+    private func learn(_ info: IdentifyInfo, of connection: any Connection, isPartial: Bool) throws {
         let peer = connection.remotePeer
         if let key = info.publicKey, PeerID(key) != peer { throw IdentifyError.wrongPublicKey }
         let store = self.swarm.peerStore
-        store.setProtocols(info.protocols, of: peer)
-        var isCertified = false
+        if !isPartial || !info.protocols.isEmpty { store.setProtocols(info.protocols, of: peer) }
         if let bytes = info.signedPeerRecord, let (record, _) = try? PeerRecord.open(bytes), record.peerID == peer {
             store.consume(record, keeping: Self.useful(record.addresses, from: connection))
-            isCertified = true
+        } else if !isPartial || !info.listenAddresses.isEmpty {
+            store.set(Self.useful(info.listenAddresses, from: connection), of: peer, from: .identify)
         }
-        if !isCertified { store.set(Self.useful(info.listenAddresses, from: connection), of: peer, from: .identify) }
         for observer in self.observers.withLock({ $0 }) { observer(connection, info) }
     }
 
     /// Drops addresses that mean nothing where we are: a peer on this machine may name any, a peer near by none of its own loopback,
     /// a peer on the internet public ones only.
     private static func useful(_ addresses: [Multiaddr], from connection: any Connection) -> [Multiaddr] {
-        guard let remote = connection.remoteAddress.ipAddress else { return addresses }
-        if remote.isLoopback { return addresses }
+        let remote = connection.remoteAddress.ipAddress
         return addresses.filter { address in
-            guard let ip = address.ipAddress else { return true }
-            return remote.isPrivate ? !ip.isLoopback : !ip.isPrivate
+            guard let ip = address.ipAddress, let remote else { return true }
+            if ip.isUnspecified { return false }
+            return remote.isLoopback || (remote.isPrivate ? !ip.isLoopback : !ip.isPrivate)
         }
     }
 
@@ -221,19 +240,27 @@ public final class IdentifyService: Sendable {
 /// Holds an answered stream until the remote has read it and closed its side, then lets it go.
 private final class IdentifyFarewell: ByteStreamReceiver {
     private let timer: Scheduled<Void>
+    private let promise: EventLoopPromise<Void>
 
     private init(_ stream: any Stream) {
         self.timer = stream.eventLoop.scheduleTask(in: IdentifyService.timeout) { stream.reset(.garbageCollected) }
+        self.promise = stream.eventLoop.makePromise()
     }
 
-    static func wait(for stream: any Stream) {
-        stream.receiver = IdentifyFarewell(stream)
+    static func wait(for stream: any Stream) -> EventLoopFuture<Void> {
+        let farewell = IdentifyFarewell(stream)
+        stream.receiver = farewell
         stream.setReading(true)
+        return farewell.promise.futureResult
     }
 
     func received(_ bytes: ByteBuffer) {}
     func receiveComplete() {}
     func writabilityChanged() {}
     func inputEnded() {}
-    func closed(_ error: (any Error)?) { self.timer.cancel() }
+
+    func closed(_ error: (any Error)?) {
+        self.timer.cancel()
+        if let error { self.promise.fail(error) } else { self.promise.succeed() }
+    }
 }

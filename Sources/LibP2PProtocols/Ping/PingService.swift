@@ -1,8 +1,6 @@
 public import LibP2PCore
 public import LibP2PSwarm
 public import NIOCore
-internal import PeerIdentity
-internal import Synchronization
 
 /// `/ipfs/ping/1.0.0`: 32 random bytes and their echo, as often as wanted on one stream.
 ///
@@ -17,7 +15,7 @@ public final class PingService: Sendable {
     /// How long a ping may take.
     static let timeout = TimeAmount.seconds(10)
 
-    private let inbound = Mutex<[PeerID: Int]>([:])
+    private let inbound = StreamQuota(perPeer: PingService.maximumStreamsPerPeer)
 
     /// Makes the service.
     public init() {}
@@ -26,18 +24,8 @@ public final class PingService: Sendable {
     public func register(with registry: ProtocolRegistry) {
         registry.accept(Self.protocolID) { [self] stream in
             guard let peer = stream.connection?.remotePeer else { return stream.reset(.unspecified) }
-            let hasRoom = self.inbound.withLock { counts in
-                guard counts[peer, default: 0] < Self.maximumStreamsPerPeer else { return false }
-                counts[peer, default: 0] += 1
-                return true
-            }
-            guard hasRoom else { return stream.reset(.resourceLimitExceeded) }
-            PingEcho(stream) {
-                self.inbound.withLock { counts in
-                    counts[peer, default: 1] -= 1
-                    if counts[peer] == 0 { counts[peer] = nil }
-                }
-            }.start()
+            guard self.inbound.take(for: peer) else { return stream.reset(.resourceLimitExceeded) }
+            PingEcho(stream) { self.inbound.giveBack(for: peer) }.start()
         }
     }
 
@@ -51,10 +39,10 @@ public final class PingService: Sendable {
         var times: [TimeAmount] = []
         for _ in 0..<count {
             let payload = (0..<Self.payloadBytes).map { _ in UInt8.random(in: 0...255) }
-            let start = NIODeadline.now()
+            let start = stream.eventLoop.now
             buffered.write(ByteBuffer(bytes: payload))
             let echo = try await buffered.within(Self.timeout) { try await $0.read(exactly: Self.payloadBytes) }
-            times.append(.now() - start)
+            times.append(stream.eventLoop.now - start)
             guard echo.readableBytesView.elementsEqual(payload) else { throw PingError.wrongEcho }
         }
         return times
