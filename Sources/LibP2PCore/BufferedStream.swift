@@ -87,21 +87,26 @@ public final class BufferedStream: ByteStreamReceiver, @unchecked Sendable {
 
     // MARK: ByteStreamReceiver
 
+    /// Input, kept until a read takes it.
     public func received(_ bytes: ByteBuffer) {
         var bytes = bytes
         if self.buffer.readableBytes == 0 { self.buffer = bytes } else { self.buffer.writeBuffer(&bytes) }
         self.satisfy()
     }
 
+    /// Nothing: a read does not wait for the end of a burst.
     public func receiveComplete() {}
 
+    /// Nothing: what is written here is small.
     public func writabilityChanged() {}
 
+    /// Completes a read to the end, fails every other.
     public func inputEnded() {
         self.ended = true
         self.satisfy()
     }
 
+    /// Fails the read that waits.
     public func closed(_ error: (any Error)?) {
         self.ended = true
         self.failure = error

@@ -61,10 +61,13 @@ public final class MemoryTransport: Transport {
         self.upgrader = upgrader
     }
 
+    /// `/memory/<number>`.
     public func canDial(_ address: Multiaddr) -> Bool { address.memoryNumber != nil }
 
+    /// `/memory/<number>`; 0 asks for a fresh number.
     public func canListen(on address: Multiaddr) -> Bool { address.memoryNumber != nil }
 
+    /// Dials; see ``Transport/dial(_:expecting:cancellation:)``.
     public func dial(_ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>)
         -> EventLoopFuture<any Connection>
     {
@@ -85,6 +88,7 @@ public final class MemoryTransport: Transport {
         }
     }
 
+    /// Takes a number. Taken by another, it fails with ``TransportError/portBusy``.
     public func listen(on address: Multiaddr, accept: @escaping @Sendable (any Connection) -> Void)
         -> EventLoopFuture<any Listener>
     {

@@ -38,13 +38,16 @@ public final class TCPTransport: Transport {
         self.handshakes = InboundHandshakes(limit: options.maximumPendingInbound)
     }
 
+    /// A specific IP address and a port other than 0.
     public func canDial(_ address: Multiaddr) -> Bool {
         guard let remote = address.tcpSocketAddress, let ip = remote.ip else { return false }
         return remote.port ?? 0 > 0 && !ip.isUnspecified
     }
 
+    /// Any IP address; port 0 asks for a free one.
     public func canListen(on address: Multiaddr) -> Bool { address.tcpSocketAddress != nil }
 
+    /// Dials; see ``Transport/dial(_:expecting:cancellation:)``.
     public func dial(_ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>)
         -> EventLoopFuture<any Connection>
     {
