@@ -52,6 +52,8 @@ public struct ConnectionDetails: Hashable, Sendable {
     public var security: ProtocolID
     /// `/yamux/1.0.0`, or `quic`.
     public var muxer: ProtocolID
+    /// Whether the security handshake settled the muxer, which saves a round trip.
+    public var hasEarlyMuxer: Bool
     /// What the kernel reads back for TCP's congestion control; `nil` where there is none.
     public var congestion: String?
     /// The relay that carries it.
@@ -61,12 +63,13 @@ public struct ConnectionDetails: Hashable, Sendable {
 
     /// Makes the details of a direct connection.
     public init(
-        transport: String, security: ProtocolID, muxer: ProtocolID, congestion: String? = nil, relay: PeerID? = nil,
-        isLimited: Bool = false
+        transport: String, security: ProtocolID, muxer: ProtocolID, hasEarlyMuxer: Bool = false,
+        congestion: String? = nil, relay: PeerID? = nil, isLimited: Bool = false
     ) {
         self.transport = transport
         self.security = security
         self.muxer = muxer
+        self.hasEarlyMuxer = hasEarlyMuxer
         self.congestion = congestion
         self.relay = relay
         self.isLimited = isLimited

@@ -69,7 +69,8 @@ public struct ConnectionUpgrader: Sendable {
                         remotePeer: secured.remotePeer, request: request,
                         details: ConnectionDetails(
                             transport: request.transport, security: security.protocolID, muxer: muxer.protocolID,
-                            congestion: request.congestion)) as any Connection
+                            hasEarlyMuxer: secured.muxer == muxer.protocolID, congestion: request.congestion))
+                        as any Connection
                 }
             }
         }
