@@ -4,16 +4,29 @@ import Multiformats
 import NIOCore
 import PeerIdentity
 
+import class Foundation.FileHandle
+
 /// What the node can be told to do. Arguments and results are named as in the drivers of the other implementations' peers.
 struct Commands: Sendable {
-    let host: Host
+    private let host: Host
+    private let servers = Servers()
+
+    /// Serves the test protocols from now on.
+    init(host: Host) {
+        self.host = host
+        for protocolID in [Servers.echo, Servers.afterEnd, Servers.reset] {
+            host.accept(protocolID) { [servers] in servers.serve($0) }
+        }
+    }
 
     enum Failure: Error {
         case unknownCommand(String)
         case missing(String)
         case notConnected
         case differentBytes
+        case noRandomBytes
         case expectedReset(String)
+        case expectedRefusal(String)
     }
 
     func perform(_ request: [String: JSON]) async throws -> JSON {
@@ -21,24 +34,23 @@ struct Commands: Sendable {
             guard let value = request[key]?.text else { throw Failure.missing(key) }
             return value
         }
+        func proto() throws -> ProtocolID { ProtocolID(rawValue: try text("proto")) }
+        func size() throws -> Int {
+            let value = request["size"]?.integer ?? 0
+            guard (1...1 << 30).contains(value) else { throw Failure.missing("size") }
+            return value
+        }
         switch try text("cmd") {
         case "dial": return try await self.dial(try Multiaddr(text("addr")))
         case "ping": return try await self.ping(try PeerID(text("peer")), count: request["count"]?.integer ?? 3)
         case "identify": return try await self.identify(try PeerID(text("peer")))
-        case "peers": return await self.peers()
-        case "echo_server":
-            self.serveEcho(ProtocolID(rawValue: try text("proto")))
-            return .null
-        case "echo":
-            return try await self.echo(
-                try PeerID(text("peer")), ProtocolID(rawValue: try text("proto")),
-                bytes: request["size"]?.integer ?? 100_000)
-        case "half_close":
-            return try await self.halfClose(
-                try PeerID(text("peer")), ProtocolID(rawValue: try text("proto")),
-                bytes: request["size"]?.integer ?? 100_000)
-        case "reset": return try await self.reset(try PeerID(text("peer")), ProtocolID(rawValue: try text("proto")))
-        case "unknown_protocol": return try await self.unknownProtocol(try PeerID(text("peer")))
+        case "peers": return try await self.peers()
+        case "served": return self.served()
+        case "echo": return try await self.echo(try PeerID(text("peer")), proto(), bytes: size())
+        case "half_close": return try await self.halfClose(try PeerID(text("peer")), proto(), bytes: size())
+        case "reset": return try await self.reset(try PeerID(text("peer")), proto(), bytes: size())
+        case "expect_reset": return try await self.expectReset(try PeerID(text("peer")), proto())
+        case "unknown_protocol": return try await self.unknownProtocol(try PeerID(text("peer")), proto())
         case "disconnect":
             self.host.swarm.disconnect(try PeerID(text("peer")))
             return .null
@@ -49,15 +61,26 @@ struct Commands: Sendable {
     private func dial(_ address: Multiaddr) async throws -> JSON {
         let (place, peer) = address.splittingPeerID()
         guard let peer else { throw Failure.missing("/p2p/… at the end of addr") }
-        return Self.describe(try await self.host.connect(to: peer, at: [place]))
+        return try await Self.describe(self.host.connect(to: peer, at: [place]))
     }
 
-    private func peers() async -> JSON {
-        var peers: [String: JSON] = [:]
+    /// The connections to each peer.
+    private func peers() async throws -> JSON {
+        var peers: [String: [JSON]] = [:]
         for connection in await self.host.swarm.connections() {
-            peers[connection.remotePeer.description] = Self.describe(connection)
+            peers[connection.remotePeer.description, default: []].append(try await Self.describe(connection))
         }
-        return .object(peers)
+        return .object(peers.mapValues { .array($0) })
+    }
+
+    /// How the streams of each test protocol ended that peers have opened.
+    private func served() -> JSON {
+        .object(
+            Dictionary(
+                uniqueKeysWithValues: self.servers.served.map { protocolID, count in
+                    let ends = ["opened": count.opened, "ended": count.ended, "reset": count.reset]
+                    return (protocolID.rawValue, .object(ends.mapValues { .number(Double($0)) }))
+                }))
     }
 
     private func ping(_ peer: PeerID, count: Int) async throws -> JSON {
@@ -79,6 +102,7 @@ struct Commands: Sendable {
         if let bytes = info.signedPeerRecord {
             let (record, _) = try PeerRecord.open(bytes)
             fields["record_peer"] = .string(record.peerID.description)
+            fields["record_sequence"] = .number(Double(record.sequence))
             fields["record_addrs"] = .array(record.addresses.map { .string($0.description) })
         }
         return .object(fields)
@@ -88,21 +112,23 @@ struct Commands: Sendable {
     private func echo(_ peer: PeerID, _ protocolID: ProtocolID, bytes: Int) async throws -> JSON {
         let (stream, buffered) = try await self.open(peer, protocolID)
         defer { buffered.close() }
-        let sent = Self.pattern(bytes)
+        let sent = try Self.randomBytes(bytes)
+        let start = NIODeadline.now()
         stream.eventLoop.execute {
             stream.write(sent)
             stream.flush()
         }
         let back = try await buffered.read(exactly: bytes)
+        let time = NIODeadline.now() - start
         guard back == sent else { throw Failure.differentBytes }
-        return .object(["equal": .bool(true), "proto": .string(protocolID.rawValue)])
+        return .object(["seconds": .number(Double(time.nanoseconds) / 1e9)])
     }
 
     /// Ends our direction at once; the other side must still answer everything before it ends its own.
     private func halfClose(_ peer: PeerID, _ protocolID: ProtocolID, bytes: Int) async throws -> JSON {
         let (stream, buffered) = try await self.open(peer, protocolID)
         defer { buffered.close() }
-        let sent = Self.pattern(bytes)
+        let sent = try Self.randomBytes(bytes)
         stream.eventLoop.execute {
             stream.write(sent)
             stream.flush()
@@ -113,35 +139,42 @@ struct Commands: Sendable {
         return .object(["equal": .bool(true)])
     }
 
-    /// Resets a stream in the middle of an echo, then shows that the connection lives on.
-    private func reset(_ peer: PeerID, _ protocolID: ProtocolID) async throws -> JSON {
+    /// Resets a stream in the middle of an echo.
+    private func reset(_ peer: PeerID, _ protocolID: ProtocolID, bytes: Int) async throws -> JSON {
         let (stream, buffered) = try await self.open(peer, protocolID)
-        buffered.write(Self.pattern(1000))
-        _ = try await buffered.read(exactly: 1000)
+        buffered.write(try Self.randomBytes(bytes))
+        _ = try await buffered.read(exactly: bytes)
         stream.eventLoop.execute { stream.reset(.unspecified) }
         do {
             _ = try await buffered.read(exactly: 1)
             throw Failure.expectedReset("a byte came")
-        } catch is StreamResetError {
+        } catch let error as StreamResetError where !error.byRemote {
+            return .null
         }
-        return try await self.ping(peer, count: 1)
     }
 
-    /// A protocol that nobody speaks is refused, and the connection lives on.
-    private func unknownProtocol(_ peer: PeerID) async throws -> JSON {
-        let (_, buffered) = try await self.open(peer, "/nobody/speaks/this/1.0.0")
+    /// The peer resets the stream as soon as it has read something.
+    private func expectReset(_ peer: PeerID, _ protocolID: ProtocolID) async throws -> JSON {
+        let (_, buffered) = try await self.open(peer, protocolID)
+        buffered.write(try Self.randomBytes(1000))
+        do {
+            _ = try await buffered.read(exactly: 1)
+            throw Failure.expectedReset("a byte came")
+        } catch let error as StreamResetError where error.byRemote {
+            return .null
+        }
+    }
+
+    /// The peer refuses a protocol.
+    private func unknownProtocol(_ peer: PeerID, _ protocolID: ProtocolID) async throws -> JSON {
+        let (_, buffered) = try await self.open(peer, protocolID)
         do {
             buffered.write(ByteBuffer(string: "hello"))
             _ = try await buffered.read(exactly: 1)
-            throw Failure.expectedReset("a byte came")
-        } catch let error as NegotiationError {
-            return .object(["refused": .string(String(describing: error))])
+            throw Failure.expectedRefusal("a byte came")
+        } catch NegotiationError.unsupported([protocolID]) {
+            return .null
         }
-    }
-
-    /// Answers every byte with itself, and the end with the end.
-    func serveEcho(_ protocolID: ProtocolID) {
-        self.host.accept(protocolID) { Echo.start(on: $0) }
     }
 
     private func connection(to peer: PeerID) async throws -> any Connection {
@@ -149,58 +182,28 @@ struct Commands: Sendable {
         return connection
     }
 
-    private func open(_ peer: PeerID, _ protocolID: ProtocolID) async throws -> (any LibP2PCore.Stream, BufferedStream) {
+    private func open(_ peer: PeerID, _ protocolID: ProtocolID) async throws -> (any LibP2PCore.Stream, BufferedStream)
+    {
         let stream = try await self.connection(to: peer).openStream([protocolID]).get()
         return (stream, try await stream.eventLoop.submit { BufferedStream(stream) }.get())
     }
 
-    private static func pattern(_ count: Int) -> ByteBuffer {
-        var state: UInt64 = 0x9e37_79b9_7f4a_7c15
-        var bytes = ByteBuffer()
-        bytes.reserveCapacity(count + 8)
-        while bytes.readableBytes < count {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            bytes.writeInteger(state)
-        }
-        bytes.moveWriterIndex(to: count)
-        return bytes
+    private static func randomBytes(_ count: Int) throws -> ByteBuffer {
+        guard let source = FileHandle(forReadingAtPath: "/dev/urandom"), let bytes = try source.read(upToCount: count),
+            bytes.count == count
+        else { throw Failure.noRandomBytes }
+        return ByteBuffer(bytes: bytes)
     }
 
-    private static func describe(_ connection: any Connection) -> JSON {
-        .object([
-            "remote": .string(connection.remoteAddress.description), "local": .string(connection.localAddress.description),
+    private static func describe(_ connection: any Connection) async throws -> JSON {
+        let streams = try await connection.eventLoop.submit { connection.streamCount }.get()
+        return .object([
+            "id": .number(Double(connection.id.rawValue)), "streams": .number(Double(streams)),
+            "remote": .string(connection.remoteAddress.description),
+            "local": .string(connection.localAddress.description),
             "security": .string(connection.details.security.rawValue),
             "muxer": .string(connection.details.muxer.rawValue),
+            "early_muxer": .bool(connection.details.hasEarlyMuxer),
         ])
     }
-}
-
-/// The echo protocol's server side.
-private final class Echo: ByteStreamReceiver {
-    private let stream: any LibP2PCore.Stream
-
-    private init(_ stream: any LibP2PCore.Stream) {
-        self.stream = stream
-    }
-
-    static func start(on stream: any LibP2PCore.Stream) {
-        stream.receiver = Echo(stream)
-        stream.setReading(true)
-    }
-
-    func received(_ bytes: ByteBuffer) {
-        self.stream.write(bytes)
-        if !self.stream.isWritable { self.stream.setReading(false) }
-    }
-
-    func receiveComplete() { self.stream.flush() }
-
-    func writabilityChanged() { self.stream.setReading(self.stream.isWritable) }
-
-    func inputEnded() {
-        self.stream.flush()
-        self.stream.closeWrite()
-    }
-
-    func closed(_ error: (any Error)?) {}
 }

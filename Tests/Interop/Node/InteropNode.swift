@@ -38,13 +38,12 @@ struct InteropNode: AsyncParsableCommand {
         configuration.protocolVersion = self.protocolVersion
         configuration.agentVersion = "warren-interop"
         let host = Host(configuration)
-        try await host.start()
         let commands = Commands(host: host)
-        commands.serveEcho("/echo/1")
+        try await host.start()
 
         Self.answer([
             "event": .string("ready"), "peer_id": .string(host.peerID.description),
-            "addrs": .array(host.addresses.map { .string($0.appending(host.peerID).description) }),
+            "addrs": .array(host.addresses.map { .string($0.description) }),
         ])
         for await line in Self.inputLines() {
             var reply: [String: JSON]
