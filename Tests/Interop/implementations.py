@@ -22,7 +22,9 @@ class Implementation:
     lacks_streams: str = ""
     #: What identify says only later, perhaps.
     late_protocols: frozenset[str] = frozenset()
-    #: How many of its own streams it keeps open throughout.
+    #: What it says when a protocol is refused.
+    refusal: str = "protocols not supported"
+    #: How many of its own streams it keeps open: rust pings on one.
     lasting_streams: int = 0
     #: Why its own streams cannot be half-closed.
     lacks_half_close: str = ""
@@ -61,6 +63,7 @@ RUST = Implementation(
     negotiates_muxer_early=False,
     lacks_streams="lattica has no streams of our choice",
     lacks_half_close="lattica has no streams of our choice",
+    refusal="UnsupportedProtocols",
     lasting_streams=1,
     lacks_dialling="lattica dials and leaves only when it starts and ends",
 )

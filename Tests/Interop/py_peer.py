@@ -63,7 +63,7 @@ async def reset_at_once(stream):
 
 
 def was_reset(stream):
-    """By the remote. A reader that waits at that moment is told of an end like any other; the muxer's mark tells them apart."""
+    """By the remote. A reader that waits at that moment hears of an end like any other; the muxer's mark tells."""
     return stream.muxed_stream.reset_received
 
 

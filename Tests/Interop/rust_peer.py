@@ -1,7 +1,7 @@
 """Drives rust-libp2p by way of lattica.
 
-lattica has no streams of its own choice, dials only what it was started with, and leaves every peer whose identify names another
-protocol version than `--protocol`, which is at the same time the name of its DHT.
+lattica has no streams of our choice, dials only what it was started with, and leaves every peer whose identify names
+another protocol version than `--protocol`, which is at the same time the name of its DHT.
 """
 import argparse
 import os
@@ -45,6 +45,10 @@ class Commands:
         """The last answered ping in milliseconds; `null` before the first. rust pings by itself."""
         info = self.node.get_peer_info(peer)
         return info and info.rtt_ms
+
+    def open(self, peer, proto):
+        """Calls a procedure of the peer, which opens a stream of lattica's own protocol, whatever `proto` is."""
+        self.node.get_client(peer).call("nobody.answers", b"").result(timeout=15)
 
 
 def keep_standard_output():
