@@ -137,10 +137,20 @@ let package = Package(
             name: "WarrenTests", dependencies: ["Multiformats", "PeerIdentity", "ControlAPI", "warren"],
             swiftSettings: settings),
         .testTarget(
+            name: "LibP2PCoreTests", dependencies: ["LibP2PCore", "LibP2PConnection", "Multiformats", "TestKit", nioCore, nioEmbedded],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LibP2PSwarmTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "TestKit", logging,
+                nioCore, nioEmbedded, nioPosix,
+            ],
+            swiftSettings: settings),
+        .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [
                 "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto, nioCore,
-                nioEmbedded,
+                nioEmbedded, nioPosix,
             ],
             swiftSettings: settings),
     ],

@@ -251,7 +251,7 @@ extension DaemonCore: ControlService {
                     PeerDetail.KnownAddress(address: $0.description, source: "configuration", lastError: nil)
                 }
                 for (address, source) in self.host.peerStore.known(of: id) where !configured.contains(address) {
-                    addresses.append(.init(address: address.description, source: source.rawValue, lastError: nil))
+                    addresses.append(.init(address: address.description, source: String(describing: source), lastError: nil))
                 }
                 details.append(
                     PeerDetail(
