@@ -131,19 +131,25 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(name: "ControlAPITests", dependencies: ["ControlAPI"], swiftSettings: settings),
         .testTarget(
-            name: "OverlayEngineTests", dependencies: ["Multiformats", "PeerIdentity", "ControlAPI", "OverlayEngine"],
+            name: "OverlayEngineTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2P", "OverlayCore", "TunnelDevice", "ControlAPI", "OverlayEngine",
+                logging, nioCore, nioPosix,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "WarrenTests", dependencies: ["Multiformats", "PeerIdentity", "ControlAPI", "warren"],
             swiftSettings: settings),
         .testTarget(
-            name: "LibP2PCoreTests", dependencies: ["LibP2PCore", "LibP2PConnection", "Multiformats", "TestKit", nioCore, nioEmbedded],
+            name: "LibP2PCoreTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", nioCore, nioEmbedded,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "LibP2PSwarmTests",
             dependencies: [
-                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "TestKit", logging,
-                nioCore, nioEmbedded, nioPosix,
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PSwarm", "TestKit", logging, nioCore, nioEmbedded,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -29,6 +29,7 @@ public final class Host: Sendable {
     public var peerStore: PeerStore { self.swarm.peerStore }
 
     private let configuration: HostConfiguration
+    private let tcp: TCPTransport
     private let ownGroup: (any EventLoopGroup)?
 
     /// Builds the node. Nothing listens or dials before ``start()``.
@@ -43,9 +44,9 @@ public final class Host: Sendable {
 
         let upgrader = ConnectionUpgrader(
             securities: [NoiseUpgrader(identity: configuration.key)], muxers: [YamuxMuxer()])
-        var transports: [any Transport] = [
-            TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
-        ]
+        let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
+        self.tcp = tcp
+        var transports: [any Transport] = [tcp]
         if let network = configuration.memoryNetwork {
             transports.append(MemoryTransport(network: network, eventLoop: group.next(), upgrader: upgrader))
         }
@@ -87,6 +88,11 @@ public final class Host: Sendable {
     /// The addresses this node is reachable at as far as it knows, without `/p2p`.
     public var addresses: [Multiaddr] {
         AnnouncedAddresses.expand(self.swarm.boundAddresses).filter(self.configuration.announces)
+    }
+
+    /// Dials to this IP use small TCP segments for the next ten minutes: a path there seems to swallow large ones without a word.
+    public func suspectSmallMTU(at address: Multiaddr) {
+        if let ip = address.ipAddress { self.tcp.suspectSmallMTU(at: ip) }
     }
 
     /// Accepts `protocolID` from now on, from peers that `admits` lets in (all, when `nil`).

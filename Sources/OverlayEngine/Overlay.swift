@@ -161,7 +161,13 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         case .connected(let connection):
             self.run { self.links[connection.remotePeer]?.connected(connection) }
         case .disconnected(let connection, let reason, _):
-            self.run { self.links[connection.remotePeer]?.lost(connection, reason) }
+            connection.closeFuture.hop(to: self.eventLoop).whenComplete { result in
+                var isStranger = false
+                if case .failure(let error) = result { isStranger = ConnectionClosedError.meansStranger(error) }
+                let link = self.links[connection.remotePeer]
+                if isStranger { for entry in link?.tunnels ?? [] { entry.tunnel.isNotListed() } }
+                link?.lost(connection, reason)
+            }
         case .refused(let peer, let address, let refusal):
             self.logger.info(
                 "connection refused",
@@ -204,6 +210,13 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
             tunnel.isUp ? "tunnel up" : "tunnel down",
             metadata: ["network": "\(network.plan.configuration.name)", "peer": "\(peer)", "name": "\(tunnel.member.name)"])
         if tunnel.isUp { self.links[peer]?.opened() }
+    }
+
+    func network(_ network: OverlayNetwork, suspectsSmallMTUOn connection: any Connection) {
+        self.logger.notice(
+            "path died in the middle of bulk data: smaller segments from now on",
+            metadata: ["address": "\(connection.remoteAddress)"])
+        self.host.suspectSmallMTU(at: connection.remoteAddress)
     }
 
     func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError) {

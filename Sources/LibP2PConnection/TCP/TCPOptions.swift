@@ -59,6 +59,8 @@ enum SocketOptions {
         level: SocketOptionLevel(SOL_SOCKET), name: SocketOptionName(SO_REUSEPORT))
     static let mark = ChannelOptions.Types.SocketOption(
         level: SocketOptionLevel(SOL_SOCKET), name: SocketOptionName(SO_MARK))
+    static let maximumSegment = ChannelOptions.Types.SocketOption(
+        level: SocketOptionLevel(IPPROTO_TCP), name: SocketOptionName(TCP_MAXSEG))
     static let onlyIPv6 = ChannelOptions.Types.SocketOption(
         level: SocketOptionLevel(IPPROTO_IPV6), name: SocketOptionName(IPV6_V6ONLY))
 }

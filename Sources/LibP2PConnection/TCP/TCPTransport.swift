@@ -23,6 +23,8 @@ public final class TCPTransport: Transport {
     private let options: TCPOptions
     /// Bound addresses, for dials to leave from.
     private let bound = Mutex<[SocketAddress]>([])
+    /// Places whose path seems to swallow large segments, and until when we believe so.
+    private let smallMTU = Mutex<[IPAddress: NIODeadline]>([:])
     let handshakes: InboundHandshakes
 
     /// - Parameters:
@@ -143,6 +145,27 @@ public final class TCPTransport: Transport {
         }
     }
 
+    /// Fits a path of 1,280 bytes, the least that IPv6 allows.
+    private static let smallSegmentBytes: SocketOptionValue = 1_220
+    private static let smallMTUMemory = TimeAmount.minutes(10)
+    private static let maximumSmallMTUPlaces = 1_024
+
+    /// Dials to `ip` ask for small segments, in both directions, for the next ten minutes: the path there seems to swallow large
+    /// ones without a word (a black hole for path MTU discovery).
+    public func suspectSmallMTU(at ip: IPAddress) {
+        let now = NIODeadline.now()
+        self.smallMTU.withLock { places in
+            places = places.filter { $0.value > now }
+            guard places.count < Self.maximumSmallMTUPlaces else { return }
+            places[ip] = now + Self.smallMTUMemory
+        }
+    }
+
+    private func needsSmallSegments(_ remote: SocketAddress) -> Bool {
+        guard let ip = remote.ip else { return false }
+        return self.smallMTU.withLock { $0[ip].map { $0 > .now() } ?? false }
+    }
+
     /// What every socket that dials is like.
     func clientBootstrap(for dial: Dial) -> ClientBootstrap {
         let bootstrap = ClientBootstrap(group: dial.loop)
@@ -163,8 +186,11 @@ public final class TCPTransport: Transport {
                     try channel.pipeline.syncOperations.addHandler(ChannelByteStream(eventLoop: channel.eventLoop))
                 }
             }
-        guard self.options.mark != 0 else { return bootstrap }
-        return bootstrap.channelOption(SocketOptions.mark, value: SocketOptionValue(self.options.mark))
+        let segmented =
+            self.needsSmallSegments(dial.remote)
+            ? bootstrap.channelOption(SocketOptions.maximumSegment, value: Self.smallSegmentBytes) : bootstrap
+        guard self.options.mark != 0 else { return segmented }
+        return segmented.channelOption(SocketOptions.mark, value: SocketOptionValue(self.options.mark))
     }
 
     func upgrade(_ channel: EventLoopFuture<any Channel>, _ dial: Dial) -> EventLoopFuture<any Connection> {

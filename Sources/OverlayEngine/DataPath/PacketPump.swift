@@ -53,6 +53,7 @@ final class PacketPump: PacketSink, @unchecked Sendable {
     private var lists: [PacketList] = []
     private var touched: [Int] = []
     private var drops = DropCounters()
+    private var isInBurst = false
     private var limiter: ICMPRateLimiter
 
     init(
@@ -104,6 +105,7 @@ final class PacketPump: PacketSink, @unchecked Sendable {
     // MARK: PacketSink
 
     func nextBuffer() -> UnsafeMutableRawBufferPointer {
+        if !self.isInBurst { self.beginBurst() }
         if self.slot == nil { self.slot = self.cache.take(.large) }
         guard let slot = self.slot else { return self.scratch }
         slot.reset()
@@ -144,12 +146,8 @@ final class PacketPump: PacketSink, @unchecked Sendable {
                 mustWake = true
             }
             shared.drops += self.drops
-            self.filter = shared.filter
-            if self.lists.count < shared.peerCapacity {
-                self.lists.append(
-                    contentsOf: repeatElement(PacketList(), count: shared.peerCapacity - self.lists.count))
-            }
         }
+        self.isInBurst = false
         for index in self.touched { self.lists[index] = PacketList() }
         self.touched.removeAll(keepingCapacity: true)
         self.drops = DropCounters()
@@ -161,6 +159,18 @@ final class PacketPump: PacketSink, @unchecked Sendable {
     }
 
     // MARK: Details
+
+    /// Learns who owns which address now.
+    private func beginBurst() {
+        self.isInBurst = true
+        self.shared.withLock { shared in
+            self.filter = shared.filter
+            if self.lists.count < shared.peerCapacity {
+                self.lists.append(
+                    contentsOf: repeatElement(PacketList(), count: shared.peerCapacity - self.lists.count))
+            }
+        }
+    }
 
     private func send(_ slot: PacketRef, _ packet: IPPacket, _ header: VirtioNetHeader, to peer: PeerIndex) throws {
         var metadata = OffloadMetadata.finished

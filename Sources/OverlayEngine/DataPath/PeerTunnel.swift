@@ -14,6 +14,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         func tunnelWantsConnection(_ tunnel: PeerTunnel)
         /// The connection carries nothing any more.
         func tunnel(_ tunnel: PeerTunnel, lost connection: any Connection)
+        /// The connection died in the middle of bulk data, which is how a path looks that swallows large segments.
+        func tunnel(_ tunnel: PeerTunnel, suspectsSmallMTUOn connection: any Connection)
         /// The tunnel carries packets, or does so no more.
         func tunnelChanged(_ tunnel: PeerTunnel)
         /// Lanes and packets are greeted with this.
@@ -234,6 +236,9 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         lane.start()
     }
 
+    /// The peer closed a connection, or refused a lane, because it does not know us.
+    func isNotListed() { self.refusal = "\(self.member.name) does not list this machine" }
+
     /// A connection to the peer is gone.
     func disconnected(_ id: ConnectionID) {
         guard self.routes.removeValue(forKey: id) != nil || self.sending == id else { return }
@@ -312,7 +317,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             // The connection is fine. When the network comes up there, the peer opens a lane, and so do we.
             self.refusal = "the network is down at \(self.member.name)"
         case .refused(.unknownNetworkOrMember):
-            self.refusal = "\(self.member.name) does not list this machine"
+            self.isNotListed()
             self.owner.tunnel(self, lost: connection)
         default:
             self.refusal = reason.description
@@ -396,6 +401,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             guard let route = self.routes[id] else { return }
             self.refusal = "the path went silent"
             self.outboundDrops.count(.pathLost)
+            if route.lane.isStuck { self.owner.tunnel(self, suspectsSmallMTUOn: route.lane.connection) }
             self.abandon(route)
         }
     }

@@ -60,6 +60,9 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     /// Whether packets can be sent now.
     var isWritable: Bool { self.agreement != nil && self.stream.isWritable }
 
+    /// Whether what was written does not drain.
+    var isStuck: Bool { self.agreement != nil && !self.stream.isWritable }
+
     /// Ends the lane in order, telling the peer why.
     func close(_ code: CloseCode) {
         guard !self.isClosed else { return }
@@ -154,6 +157,7 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     }
 
     func closed(_ error: (any Error)?) {
+        if let error, ConnectionClosedError.meansStranger(error) { return self.end(.refused(.unknownNetworkOrMember)) }
         self.end(.failed(error.map { String(describing: $0) } ?? "the connection ended"))
     }
 
@@ -206,6 +210,14 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
         self.agreement = nil
         self.stream.reset(.unspecified)
         self.delegate?.laneClosed(self, reason)
+    }
+}
+
+extension ConnectionClosedError {
+    /// Whether the peer closed the connection because it does not know us.
+    static func meansStranger(_ error: any Error) -> Bool {
+        guard let closed = error as? ConnectionClosedError else { return false }
+        return closed.byRemote && closed.code == .gated
     }
 }
 

@@ -16,6 +16,7 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
         func network(_ network: OverlayNetwork, wantsConnectionFor tunnel: PeerTunnel)
         func network(_ network: OverlayNetwork, tunnel: PeerTunnel, lost connection: any Connection)
         func network(_ network: OverlayNetwork, changed tunnel: PeerTunnel)
+        func network(_ network: OverlayNetwork, suspectsSmallMTUOn connection: any Connection)
         func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError)
     }
 
@@ -137,6 +138,10 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
 
     func tunnel(_ tunnel: PeerTunnel, lost connection: any Connection) {
         self.delegate?.network(self, tunnel: tunnel, lost: connection)
+    }
+
+    func tunnel(_ tunnel: PeerTunnel, suspectsSmallMTUOn connection: any Connection) {
+        self.delegate?.network(self, suspectsSmallMTUOn: connection)
     }
 
     func tunnelChanged(_ tunnel: PeerTunnel) {
