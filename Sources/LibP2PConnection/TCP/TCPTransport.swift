@@ -127,7 +127,7 @@ public final class TCPTransport: Transport {
     }
 
     /// The listening port cannot be used for this dial: a connection from it to that place exists or is just ending.
-    private struct PortInUse: Error {}
+    struct PortInUse: Error {}
 
     private func connect(_ dial: Dial, from source: SocketAddress?) -> EventLoopFuture<any Channel> {
         var bootstrap = self.clientBootstrap(for: dial)

@@ -23,6 +23,7 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
     /// The reason that this side gave, if it closed.
     private var ownCode: ConnectionErrorCode?
     private var hasStarted = false
+    private var hasEnded = false
 
     init(
         session: any MuxerSession, eventLoop: any EventLoop, remotePeer: PeerID, request: ConnectionUpgrader.Request,
@@ -39,6 +40,14 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
         self.closePromise = eventLoop.makePromise()
         self.closeFuture = self.closePromise.futureResult
         session.delegate = self
+    }
+
+    /// A connection that nobody holds has nobody to close it.
+    deinit {
+        guard !self.hasEnded else { return }
+        self.closePromise.fail(ConnectionClosedError(code: .garbageCollected, byRemote: false))
+        let session = self.session
+        self.eventLoop.execute { session.close(.garbageCollected) }
     }
 
     /// Streams are taken from the moment there is somebody to take them.
@@ -83,6 +92,7 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
     }
 
     func session(_ session: any MuxerSession, closed error: (any Error)?) {
+        self.hasEnded = true
         self.delegate = nil
         if let code = self.ownCode, code != .none {
             self.closePromise.fail(ConnectionClosedError(code: code, byRemote: false))
