@@ -9,7 +9,7 @@ LAB_TOOLS=${LAB_TOOLS:?folder of the lab\'s own executables}
 LAB_TAG="wl$$"
 LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/warren-lab.XXXXXX")
 LAB_NODES=()
-declare -A LAB_PID=()
+declare -A LAB_PID=() LAB_HOST=() LAB_PORT=() LAB_INTERFACE=()
 
 # Prints a step on standard error, so that a failed scenario tells its story.
 say() { printf '%s\n' "· $*" >&2; }
@@ -49,7 +49,7 @@ trap 'exit 143' TERM
 
 # Runs a command in a node's namespace.
 on() {
-    local node=$1
+    local node=${LAB_HOST[$1]:-$1}
     shift
     ip netns exec "$LAB_TAG-$node" "$@"
 }
@@ -78,12 +78,33 @@ never_true() {
 
 milliseconds() { printf '%s' "$((${EPOCHREALTIME/./} / 1000))"; }
 
+# pause SECONDS: lets a fault last. Never used to wait for something to happen.
+pause() { read -rt "$1" <> <(:) || :; }
+
+# back_within MILLISECONDS NODE PEER WHAT: the first ping answered from now on; prints how long that took and judges it.
+back_within() {
+    local limit=$1 node=$2 peer=$3 what=$4 begin took
+    begin=$(milliseconds)
+    first_ping "$node" "$peer" 20
+    took=$(($(milliseconds) - begin))
+    say "$what: tunnel from $node to $peer is back after $took ms"
+    ((took <= limit)) || fail "$what: $took ms are more than $limit ms"
+}
+
 # node NAME: a namespace with a loopback device and a folder.
 node() {
     ip netns add "$LAB_TAG-$1"
     LAB_NODES+=("$1")
     mkdir -p "$LAB_DIR/$1"
     ip -n "$LAB_TAG-$1" link set lo up
+}
+
+# guest NAME HOST PORT INTERFACE: one more daemon in another node's namespace.
+guest() {
+    LAB_HOST[$1]=$2
+    LAB_PORT[$1]=$3
+    LAB_INTERFACE[$1]=$4
+    mkdir -p "$LAB_DIR/$1"
 }
 
 # link A ADDRESS B ADDRESS [DEVICE]: a veth pair; the device is called the same on both sides.
@@ -111,6 +132,38 @@ plug() {
     ip -n "$LAB_TAG-$1" link set u0 up
 }
 
+# router NAME A ADDRESS GATEWAY B ADDRESS GATEWAY: joins two nodes of different networks; theirs go through it by default.
+router() {
+    node "$1"
+    link "$2" "$3" "$1" "$4/24" u0
+    link "$5" "$6" "$1" "$7/24" u1
+    on "$1" sysctl -qw net.ipv4.ip_forward=1
+    ip -n "$LAB_TAG-$2" route add default via "$4"
+    ip -n "$LAB_TAG-$5" route add default via "$7"
+}
+
+# nft_rule NODE HOOK RULE: a rule on what a node receives (input, prerouting), sends (output) or passes on (forward).
+nft_rule() {
+    on "$1" nft "add table inet lab
+add chain inet lab $2 { type filter hook $2 priority 0; }
+add rule inet lab $2 $3"
+}
+
+nft_clear() { on "$1" nft delete table inet lab; }
+
+# black_hole NODE: swallows everything on the node's underlay, both ways, without a word.
+black_hole() {
+    nft_rule "$1" prerouting 'iifname "u0" drop'
+    nft_rule "$1" postrouting 'oifname "u0" drop'
+}
+
+# lossy NODE: loses one packet in a hundred of each direction. Super-packets of veth would be lost whole: they are turned off.
+lossy() {
+    on "$1" ethtool -K u0 tso off gso off gro off >/dev/null
+    nft_rule "$1" prerouting 'iifname "u0" numgen random mod 100 == 0 drop'
+    nft_rule "$1" postrouting 'oifname "u0" numgen random mod 100 == 0 drop'
+}
+
 # w NODE ARGUMENTS…: the CLI against the node's daemon.
 w() {
     local node=$1
@@ -125,11 +178,12 @@ identity() {
     w "$1" id
 }
 
-# peer_entry NODE [ADDRESS] [LINE…]: an entry for `configure`; further lines are keys of the entry.
+# peer_entry NODE [ADDRESSES] [LINE…]: an entry for `configure`; further lines are keys of the entry. ADDRESSES is one word,
+# IPv4 addresses separated by blanks.
 peer_entry() {
     local node=$1 address=${2:-}
     printf '      - name: %s\n        id: %s\n' "$node" "$(identity "$node")"
-    [[ -z $address ]] || printf '        addresses: [ /ip4/%s/tcp/4117 ]\n' "$address"
+    [[ -z $address ]] || printf '        addresses: [ %s ]\n' "$(printf "/ip4/%s/tcp/${LAB_PORT[$node]:-4117}\n" $address | paste -sd,)"
     shift $(($# < 2 ? $# : 2))
     local line
     for line in "$@"; do printf '        %s\n' "$line"; done
@@ -141,41 +195,81 @@ configure() {
     shift
     identity "$node" >/dev/null
     {
-        printf 'name: %s\nlisten: [ /ip4/0.0.0.0/tcp/4117 ]\n' "$node"
+        printf 'name: %s\nlisten: [ /ip4/0.0.0.0/tcp/%s ]\n' "$node" "${LAB_PORT[$node]:-4117}"
         local line
         for line in "$@"; do printf '%s\n' "$line"; done
-        printf 'networks:\n  lab:\n    interface: warren0\n    peers:\n'
+        printf 'networks:\n  lab:\n    interface: %s\n    peers:\n' "${LAB_INTERFACE[$node]:-warren0}"
         cat
     } >"$LAB_DIR/$node/warren.yaml"
 }
 
-# up NODE [ENVIRONMENT…]: starts the daemon and waits until it answers.
-up() {
-    local node=$1
+# start NODE [ENVIRONMENT…]: starts the daemon.
+start() {
+    local node=$1 host=${LAB_HOST[$1]:-$1}
     shift
-    ip netns exec "$LAB_TAG-$node" env "$@" "$WARREN" daemon --config "$LAB_DIR/$node/warren.yaml" \
+    ip netns exec "$LAB_TAG-$host" env "$@" "$WARREN" daemon --config "$LAB_DIR/$node/warren.yaml" \
         --state "$LAB_DIR/$node/state" --socket "$LAB_DIR/$node/warren.sock" >>"$LAB_DIR/$node/log" 2>&1 &
     LAB_PID[$node]=$!
-    until_true 15 w "$node" status
 }
 
-# stop NODE [SIGNAL]: ends the daemon and waits until it is gone.
-stop() {
-    kill "-${2:-TERM}" "${LAB_PID[$1]}"
-    wait "${LAB_PID[$1]}" 2>/dev/null || :
-    unset "LAB_PID[$1]"
+# up NODE [ENVIRONMENT…]: starts the daemon and waits until it answers.
+up() {
+    start "$@"
+    until_true 15 w "$1" status
 }
+
+# stop NODE [SIGNAL]: ends the daemon and waits until it is gone. It must end well, unless it is killed.
+stop() {
+    local code=0
+    kill "-${2:-TERM}" "${LAB_PID[$1]}"
+    wait "${LAB_PID[$1]}" 2>/dev/null || code=$?
+    unset "LAB_PID[$1]"
+    [[ $code == 0 || ${2:-TERM} == KILL ]] || fail "$1 ended with exit code $code"
+}
+
+# reload NODE CHANGES: makes the daemon read its configuration again and waits until it says that it has.
+reload() {
+    local before
+    before=$(grep -c 'reloaded\|reload failed' "$LAB_DIR/$1/log" || :)
+    kill -HUP "${LAB_PID[$1]}"
+    until_true 5 reloads_exceed "$1" "$before"
+    grep 'reloaded\|reload failed' "$LAB_DIR/$1/log" | tail -n 1 | grep -q reloaded || fail "$1: reload failed"
+}
+
+reloads_exceed() { (($(grep -c 'reloaded\|reload failed' "$LAB_DIR/$1/log") > $2)); }
+
+# alive NODE: the daemon that was started still runs.
+alive() { kill -0 "${LAB_PID[$1]}" 2>/dev/null || fail "$1: the daemon is gone"; }
 
 # status NODE FILTER: the raw result of a jq filter on the status.
 status() { w "$1" status --json | jq -r "$2"; }
 
-# ip_of NODE [4|6]: a node's own overlay address.
-ip_of() { status "$1" ".networks[0].ips[] | select(test(\":\") == $([[ ${2:-4} == 6 ]] && echo true || echo false))"; }
+# ip_of NODE [4|6]: a node's own overlay address. It never changes: asked once, known while the daemon is away.
+ip_of() {
+    local file=$LAB_DIR/$1/ips
+    [[ -s $file ]] || status "$1" '.networks[0].ips[]' >"$file"
+    if [[ ${2:-4} == 6 ]]; then grep : "$file"; else grep -v : "$file"; fi
+}
 
 # state_of NODE PEER: how NODE reaches PEER.
 state_of() { status "$1" ".networks[0].peers[] | select(.name == \"$2\") | .state"; }
 
 is_state() { [[ $(state_of "$1" "$2") == "$3" ]]; }
+
+# of_peer NODE PEER FILTER: a jq filter on NODE's entry of PEER.
+of_peer() { status "$1" ".networks[0].peers[] | select(.name == \"$2\") | $3"; }
+
+# holds NODE PEER CONDITION: whether a jq condition on NODE's entry of PEER is true.
+holds() { [[ $(of_peer "$1" "$2" "$3") == true ]]; }
+
+# connections NODE: the established connections of the daemon, one a line: what is the same before and after was kept.
+connections() { on "$1" ss -Htn state established "sport = :4117 or dport = :4117" | awk '{ print $3, $4 }' | sort; }
+
+# resident NODE: the daemon's memory in KiB.
+resident() { awk '/^VmRSS:/ { print $2 }' "/proc/${LAB_PID[$1]}/status"; }
+
+# processor_seconds NODE: what the daemon has used, all threads, in hundredths of a second.
+processor_seconds() { awk '{ print $14 + $15 }' "/proc/${LAB_PID[$1]}/stat"; }
 
 # pings NODE PEER [COUNT]: all of COUNT pings through the tunnel are answered, over IPv4 and IPv6.
 pings() {
@@ -186,8 +280,11 @@ pings() {
 # first_ping NODE PEER SECONDS: waits for the first answer over IPv4.
 first_ping() { until_true "$3" on "$1" ping -q -c 1 -W 0.2 "$(ip_of "$2" 4)"; }
 
-# pair [A LINES] : two nodes a and b on one link, both started, each with the other's address.
-pair() {
+# keep_pinging NODE PEER: traffic in the background, 20 packets a second, until the scenario ends.
+keep_pinging() { on "$1" ping -q -i 0.05 "$(ip_of "$2" 4)" >/dev/null 2>&1 & }
+
+# configured_pair [LINE…]: two nodes a and b on one link, each with the other's address; the lines are keys of both configurations.
+configured_pair() {
     node a
     node b
     link a 192.0.2.1/24 b 192.0.2.2/24
@@ -196,9 +293,27 @@ pair() {
 $(peer_entry b 192.0.2.2)"
     configure a "$@" <<<"$entries"
     configure b "$@" <<<"$entries"
+}
+
+# pair [LINE…]: a configured pair, both started, packets flowing.
+pair() {
+    configured_pair "$@"
     up a
     up b
     first_ping a b 10
+}
+
+# trio: three nodes a, b and c on one switch, each with everyone's address; nothing is started.
+trio() {
+    switch s
+    local name number=1 entries=""
+    for name in a b c; do
+        node $name
+        plug $name 192.0.2.$number/24 s
+        entries+="$(peer_entry $name 192.0.2.$number)"$'\n'
+        number=$((number + 1))
+    done
+    for name in a b c; do configure $name <<<"${entries%$'\n'}"; done
 }
 
 # copy NODE PEER BYTES: sends random bytes through the tunnel and compares their SHA-256 on both ends.
@@ -223,4 +338,42 @@ nothing_left() {
     [[ $(on "$1" ip -6 rule | wc -l) == 2 ]] || fail "$1: IPv6 rules remain: $(on "$1" ip -6 rule)"
     [[ -z $(on "$1" ip route show table all | grep warren0) ]] || fail "$1: routes remain"
     [[ ! -e $LAB_DIR/$1/warren.sock ]] || fail "$1: the socket is still there"
+}
+
+# siege: the nodes a and b are honest and connected, c is a member that `attack` speaks for; a's memory is noted.
+siege() {
+    trio
+    up a
+    up b
+    first_ping b a 10
+    LAB_RESIDENT=$(resident a)
+}
+
+# attack NAME [OPTION…]: the hostile peer does to a what NAME says, with the key of c, while b pings a: not one ping is lost.
+# What the hostile peer saw is kept in c's log.
+attack() {
+    local name=$1 code=0
+    shift
+    on b ping -q -i 0.05 -W 2 -c 60 "$(ip_of a 4)" >"$LAB_DIR/b/pings" 2>&1 &
+    local honest=$!
+    timeout 30 ip netns exec "$LAB_TAG-c" "$LAB_TOOLS/lab-peer" "$name" --key "$LAB_DIR/c/state/identity.key" \
+        --target "$(identity a)" --address 192.0.2.1 --from "$(of_peer a c '.ips | join(",")')" --to "$(ip_of a 4),$(ip_of a 6)" \
+        "$@" >>"$LAB_DIR/c/log" 2>&1 || code=$?
+    [[ $code == 0 ]] || fail "lab-peer $name: exit code $code"
+    say "lab-peer $name: $(tail -n 1 "$LAB_DIR/c/log")"
+    wait $honest || fail "an honest peer's pings were disturbed: $(tail -n 3 "$LAB_DIR/b/pings")"
+    grep -q '60 received' "$LAB_DIR/b/pings" || fail "an honest peer lost pings: $(grep received "$LAB_DIR/b/pings")"
+    alive a
+}
+
+# dropped NODE PEER REASON: how many packets of PEER were dropped for REASON.
+dropped() { of_peer "$1" "$2" ".dropped.$3"; }
+
+# unharmed [MEBIBYTES]: the daemon a lives, its memory has grown by no more than that since `siege` (32), and b's tunnel carries data.
+unharmed() {
+    alive a
+    local grown=$((($(resident a) - LAB_RESIDENT) / 1024))
+    ((grown <= ${1:-32})) || fail "a's memory has grown by $grown MiB"
+    pings b a
+    copy b a 5000000
 }

@@ -1,0 +1,20 @@
+# Both start at the same moment, knowing nothing, 50 times: packets flow within 5 s, over at most 4 connections.
+. "$(dirname "$0")/../lib.sh"
+
+pair
+slowest=0
+for round in {1..50}; do
+    stop a &
+    stop b
+    wait $!
+    rm -f "$LAB_DIR"/{a,b}/state/peers.json
+    begin=$(milliseconds)
+    start a
+    start b
+    first_ping a b 5
+    took=$(($(milliseconds) - begin))
+    ((took > slowest)) && slowest=$took
+    paths=$(of_peer a b '.paths | length')
+    ((paths >= 1 && paths <= 4)) || fail "round $round: $paths connections"
+done
+say "slowest of 50: $slowest ms from the start of the daemons"
