@@ -118,6 +118,13 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/Interop/Node", swiftSettings: settings),
+        .executableTarget(
+            name: "lab-peer",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2P", "OverlayCore", logging, nioCore,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Lab/HostilePeer", swiftSettings: settings),
 
         .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),
         .testTarget(

@@ -20,15 +20,14 @@ fail() {
 }
 
 lab_cleanup() {
-    local code=$?
+    local code=$? node pid
     set +e
     trap '' INT TERM
     if ((code != 0)); then
-        for node in "${LAB_NODES[@]}"; do
+        for node in "${LAB_NODES[@]}" "${!LAB_HOST[@]}"; do
             [[ -s $LAB_DIR/$node/log ]] && { printf -- '--- log of %s\n' "$node"; tail -n 40 "$LAB_DIR/$node/log"; } >&2
         done
     fi
-    local node pid
     for node in "${LAB_NODES[@]}"; do
         for pid in $(ip netns pids "$LAB_TAG-$node" 2>/dev/null); do kill "$pid" 2>/dev/null; done
     done
@@ -227,7 +226,17 @@ stop() {
     [[ $code == 0 || ${2:-TERM} == KILL ]] || fail "$1 ended with exit code $code"
 }
 
-# reload NODE CHANGES: makes the daemon read its configuration again and waits until it says that it has.
+# stop_all NODE…: ends several daemons at the same moment.
+stop_all() {
+    local node
+    for node in "$@"; do kill "${LAB_PID[$node]}"; done
+    for node in "$@"; do
+        wait "${LAB_PID[$node]}" || fail "$node ended with exit code $?"
+        unset "LAB_PID[$node]"
+    done
+}
+
+# reload NODE: makes the daemon read its configuration again and waits until it says that it has.
 reload() {
     local before
     before=$(grep -c 'reloaded\|reload failed' "$LAB_DIR/$1/log" || :)

@@ -4,7 +4,7 @@
 node a
 node b
 router r a 192.0.2.1/24 192.0.2.254 b 198.51.100.1/24 198.51.100.254
-for node in a b; do on $node sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.u0.rp_filter=1; done
+for node in a b; do on $node sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1; done
 entries="$(peer_entry a 192.0.2.1)
 $(peer_entry b 198.51.100.1 'routes: [ 198.51.100.0/24 ]')"
 configure a <<<"$entries"

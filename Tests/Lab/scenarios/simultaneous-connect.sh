@@ -4,9 +4,7 @@
 pair
 slowest=0
 for round in {1..50}; do
-    stop a &
-    stop b
-    wait $!
+    stop_all a b
     rm -f "$LAB_DIR"/{a,b}/state/peers.json
     begin=$(milliseconds)
     start a

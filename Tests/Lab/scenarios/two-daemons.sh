@@ -1,26 +1,32 @@
-# Two daemons on one machine, each with its own files, port and interface, and a third machine.
+# Two daemons on one machine, each with its own files, port, interface and network, and a third machine in both networks.
 . "$(dirname "$0")/../lib.sh"
 
 node a
 node b
 guest c b 4118 warren1
 link a 192.0.2.1/24 b 192.0.2.2/24
-entries="$(peer_entry a 192.0.2.1)
-$(peer_entry b 192.0.2.2)
-$(peer_entry c 192.0.2.2)"
-for name in a b c; do configure $name <<<"$entries"; done
+peer_entry b 192.0.2.2 | configure a
+peer_entry a 192.0.2.1 | configure b
+peer_entry a 192.0.2.1 | configure c
+{
+    printf '  second:\n    interface: warren1\n    peers:\n'
+    peer_entry c 192.0.2.2
+} >>"$LAB_DIR/a/warren.yaml"
+sed -i 's/^  lab:/  second:/' "$LAB_DIR/c/warren.yaml"
 for name in a b c; do up $name; done
 first_ping a b 10
 first_ping a c 10
 copy a b 5000000
 copy a c 5000000
+
 stop b KILL
+on a ping -q -i 0.02 -c 20 -W 2 "$(ip_of c)" >/dev/null || fail "c suffers from b's end"
 up b
-pings a c
 back_within 2000 a b "b after kill -9, beside c"
+on a ping -q -i 0.02 -c 20 -W 2 "$(ip_of c)" >/dev/null || fail "c suffers from b's start"
 stop b
-pings a c
-copy c a 5000000
+copy a c 5000000
 stop c
 nothing_left b
-nothing_left c
+on b ip link show warren1 >/dev/null 2>&1 && fail "c's interface is still there"
+[[ -z $(on b ip route show table all | grep warren1) ]] || fail "c's routes remain"
