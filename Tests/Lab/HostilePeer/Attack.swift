@@ -238,14 +238,14 @@ private final class Socket {
     deinit { if self.descriptor >= 0 { close(self.descriptor) } }
 
     func send(_ bytes: [UInt8]) {
-        _ = Glibc.send(self.descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue))
+        _ = Glibc.send(self.descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
     }
 
     /// Reads what has come, until there is an end, an error or nothing.
     var isClosedByPeer: Bool {
         var room = [UInt8](repeating: 0, count: 4_096)
         while true {
-            let count = recv(self.descriptor, &room, room.count, Int32(MSG_DONTWAIT.rawValue))
+            let count = recv(self.descriptor, &room, room.count, Int32(MSG_DONTWAIT))
             if count > 0 { continue }
             return count == 0 || (errno != EAGAIN && errno != EINTR)
         }

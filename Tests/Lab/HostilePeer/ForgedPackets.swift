@@ -163,7 +163,8 @@ extension Forge {
             ),
             (
                 "an extension header beyond the packet",
-                self.superPacket(v6(0, [6, 200, 0, 0, 0, 0, 0, 0] + data), segmentSize: 0)
+                self.superPacket(
+                    v6(0, [6, 200, 0, 0, 0, 0, 0, 0] + self.tcp(flags: .ack, payload: 100)), segmentSize: 0)
             ),
             (
                 "nine extension headers",

@@ -172,11 +172,12 @@ final class OpenedStream: ByteStreamReceiver, @unchecked Sendable {
     }
 }
 
-/// A packet stream that the daemon opened: gets its hello answered, and what follows is thrown away.
+/// A packet stream that the daemon opened: gets its hello and its probes answered, and packets are thrown away.
 private final class AcceptedStream: ByteStreamReceiver, @unchecked Sendable {
     private let stream: any Stream
     private let answer: Hello
     private var acceptor: HelloAcceptor? = HelloAcceptor()
+    private var reader = FrameReader()
 
     init(_ stream: any Stream, answer: Hello) {
         self.stream = stream
@@ -184,15 +185,28 @@ private final class AcceptedStream: ByteStreamReceiver, @unchecked Sendable {
     }
 
     func received(_ bytes: ByteBuffer) {
-        guard var acceptor = self.acceptor else { return }
+        guard var acceptor = self.acceptor else { return bytes.withUnsafeReadableBytes { self.echo($0) } }
         var action = acceptor.receive(Array(bytes.readableBytesView))
-        if case .decide = action { action = acceptor.accept(self.answer) }
+        var early: [UInt8] = []
+        if case .decide(_, let leftover) = action {
+            early = leftover
+            action = acceptor.accept(self.answer)
+        }
         self.acceptor = acceptor
         switch action {
         case .wait, .decide: return
         case .open(_, let answer), .refuse(let answer, _), .fail(_, let answer):
             self.acceptor = nil
             self.stream.write(ByteBuffer(bytes: answer))
+            self.stream.flush()
+            early.withUnsafeBytes { self.echo($0) }
+        }
+    }
+
+    private func echo(_ bytes: UnsafeRawBufferPointer) {
+        try? self.reader.read(bytes) { frame in
+            guard case .probe(let id) = frame else { return }
+            self.stream.write(ByteBuffer(bytes: Forge.frame(kind: FrameKind.echo.rawValue, Forge.big64(id))))
             self.stream.flush()
         }
     }
