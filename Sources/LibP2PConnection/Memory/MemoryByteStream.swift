@@ -35,7 +35,9 @@ package final class MemoryByteStream: ByteStream, @unchecked Sendable {
     }
 
     package let eventLoop: any EventLoop
-    package var receiver: (any ByteStreamReceiver)?
+    package var receiver: (any ByteStreamReceiver)? {
+        didSet { if self.receiver != nil, self.isClosed { self.eventLoop.execute { self.tellClosed() } } }
+    }
     /// How this end cuts what it delivers from now on.
     package var pieces: Pieces
     /// While true nothing arrives at this end, as on a network that has stalled.
@@ -64,6 +66,8 @@ package final class MemoryByteStream: ByteStream, @unchecked Sendable {
     private var isReading = false
     private var isDeliveryScheduled = false
     private var nextLength = 0
+    /// How it ended, until somebody was told.
+    private var untoldEnd: (any Error)??
 
     private init(_ eventLoop: any EventLoop, capacity: Int, pieces: Pieces) {
         self.eventLoop = eventLoop
@@ -198,9 +202,15 @@ package final class MemoryByteStream: ByteStream, @unchecked Sendable {
         self.peer = nil
         self.inbox.removeAll()
         self.unflushed.removeAll()
-        let receiver = self.receiver
+        self.untoldEnd = .some(error)
+        self.tellClosed()
+    }
+
+    private func tellClosed() {
+        guard let receiver = self.receiver, let end = self.untoldEnd else { return }
+        self.untoldEnd = nil
         self.receiver = nil
-        receiver?.closed(error)
+        receiver.closed(end)
     }
 }
 

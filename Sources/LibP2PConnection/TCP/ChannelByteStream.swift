@@ -10,7 +10,12 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
     // Everything below is owned by the event loop.
     /// Called once when the channel is connected. Before that nothing can be read or sent.
     var onActive: (() -> Void)?
-    var receiver: (any ByteStreamReceiver)?
+    var receiver: (any ByteStreamReceiver)? {
+        didSet {
+            // Whoever comes late is told of the end all the same.
+            if self.receiver != nil, self.isClosed { self.eventLoop.execute { self.deliverWaiting() } }
+        }
+    }
     private var context: ChannelHandlerContext?
     private var reading = false
     private var readPending = false
