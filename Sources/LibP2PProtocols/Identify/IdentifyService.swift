@@ -212,20 +212,20 @@ public final class IdentifyService: Sendable {
         let peer = connection.remotePeer
         if let key = info.publicKey, PeerID(key) != peer { throw IdentifyError.wrongPublicKey }
         let store = self.swarm.peerStore
+        let remote = connection.remoteAddress.ipAddress
         if !isPartial || !info.protocols.isEmpty { store.setProtocols(info.protocols, of: peer) }
         if let bytes = info.signedPeerRecord, let (record, _) = try? PeerRecord.open(bytes), record.peerID == peer {
-            store.consume(record, keeping: Self.useful(record.addresses, from: connection))
+            store.consume(record, keeping: Self.useful(record.addresses, from: remote))
         } else if !isPartial || !info.listenAddresses.isEmpty {
-            store.set(Self.useful(info.listenAddresses, from: connection), of: peer, from: .identify)
+            store.set(Self.useful(info.listenAddresses, from: remote), of: peer, from: .identify)
         }
         for observer in self.observers.withLock({ $0 }) { observer(connection, info) }
     }
 
     /// Drops addresses that mean nothing where we are: a peer on this machine may name any, a peer near by none of its own loopback,
     /// a peer on the internet public ones only.
-    private static func useful(_ addresses: [Multiaddr], from connection: any Connection) -> [Multiaddr] {
-        let remote = connection.remoteAddress.ipAddress
-        return addresses.filter { address in
+    static func useful(_ addresses: [Multiaddr], from remote: IPAddress?) -> [Multiaddr] {
+        addresses.filter { address in
             guard let ip = address.ipAddress, let remote else { return true }
             if ip.isUnspecified { return false }
             return remote.isLoopback || (remote.isPrivate ? !ip.isLoopback : !ip.isPrivate)
