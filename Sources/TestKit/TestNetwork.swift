@@ -33,6 +33,9 @@ package final class TestNetwork: Sendable {
         return ConnectedHosts(dialer: a, listener: b, outbound: outbound, inbound: inbound)
     }
 
+    /// Does what is due now, and returns when nothing is left of it on the loop.
+    package func settle() async { await self.clock.run() }
+
     /// Moves time, and does what is due by then.
     package func advance(by time: TimeAmount) async { await self.clock.advanceTime(by: time) }
 }
