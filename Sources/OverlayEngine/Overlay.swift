@@ -24,7 +24,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     private(set) var networks: [OverlayNetwork] = []
     private(set) var links: [PeerID: PeerLink] = [:]
     /// Networks that are down by choice.
-    private var held: [String: NetworkPlan] = [:]
+    private(set) var held: [String: NetworkPlan] = [:]
 
     private let membership: Membership
     private let pool = PacketPool(limitBytes: Overlay.packetMemoryBytes)
@@ -162,11 +162,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
             self.run { self.links[connection.remotePeer]?.connected(connection) }
         case .disconnected(let connection, let reason, _):
             connection.closeFuture.hop(to: self.eventLoop).whenComplete { result in
-                var isStranger = false
-                if case .failure(let error) = result { isStranger = ConnectionClosedError.meansStranger(error) }
-                let link = self.links[connection.remotePeer]
-                if isStranger { for entry in link?.tunnels ?? [] { entry.tunnel.isNotListed() } }
-                link?.lost(connection, reason)
+                self.lost(connection, result, reason)
             }
         case .refused(let peer, let address, let refusal):
             self.logger.info(
@@ -175,6 +171,16 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         case .dialFailed, .listening:
             break
         }
+    }
+
+    private func lost(_ connection: any Connection, _ result: Result<Void, any Error>, _ reason: String?) {
+        guard let link = self.links[connection.remotePeer] else { return }
+        // A machine that does not list us closes us right after the handshake.
+        if case .failure(let error) = result, ConnectionClosedError.meansStranger(error) {
+            for entry in link.tunnels { entry.tunnel.isNotListed() }
+            return link.lost(connection, link.tunnels.first?.tunnel.refusal)
+        }
+        link.lost(connection, reason)
     }
 
     private func keepUp() {
@@ -208,7 +214,9 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         let peer = tunnel.member.peer
         self.logger.info(
             tunnel.isUp ? "tunnel up" : "tunnel down",
-            metadata: ["network": "\(network.plan.configuration.name)", "peer": "\(peer)", "name": "\(tunnel.member.name)"])
+            metadata: [
+                "network": "\(network.plan.configuration.name)", "peer": "\(peer)", "name": "\(tunnel.member.name)",
+            ])
         if tunnel.isUp { self.links[peer]?.opened() }
     }
 
@@ -230,13 +238,14 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         guard let network = self.networks.first(where: { $0.plan.id == hello.networkID }),
             let tunnel = network.tunnels[peer]
         else {
-            if self.held.values.contains(where: { $0.id == hello.networkID && $0.members.contains { $0.peer == peer } }) {
+            if self.held.values.contains(where: { $0.id == hello.networkID && $0.members.contains { $0.peer == peer } })
+            {
                 return .refuse(.networkDown)
             }
             for network in self.networks where network.plan.id == hello.networkID { network.countStranger() }
             return .refuse(.unknownNetworkOrMember)
         }
-        guard tunnel.hasRoomForInbound else { return .refuse(.tooManyStreams) }
+        guard tunnel.makeRoom(for: hello) else { return .refuse(.tooManyStreams) }
         return .accept(tunnel)
     }
 

@@ -19,7 +19,21 @@ struct StatusReporter {
         return StatusReport(
             peerID: self.host.peerID.description, uptimeSeconds: Double(uptime.nanoseconds / 1_000_000) / 1000,
             listen: self.host.addresses.map(\.description), observed: [], reachability: .unknown, relays: [],
-            networks: self.overlay.networks.map(self.network))
+            networks: self.overlay.networks.map(self.network) + self.overlay.held.values.map(self.heldNetwork))
+    }
+
+    /// A network that is down: it is known, and has no addresses.
+    private func heldNetwork(_ plan: NetworkPlan) -> NetworkReport {
+        NetworkReport(
+            name: plan.configuration.name, id: plan.id.description, interface: plan.configuration.interface, ips: [],
+            mtu: plan.configuration.mtuBytes, dropped: DropCounters().byName,
+            peers: plan.members.map { member in
+                PeerReport(
+                    id: member.peer.description, name: member.name, ips: member.ips.map(\.description),
+                    routes: member.routes.map(\.description), state: .idle, reason: "the network is down here",
+                    paths: [],
+                    sentBytes: 0, receivedBytes: 0, sentPackets: 0, receivedPackets: 0, dropped: DropCounters().byName)
+            })
     }
 
     private func network(_ network: OverlayNetwork) -> NetworkReport {

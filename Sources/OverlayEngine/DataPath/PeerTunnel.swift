@@ -222,7 +222,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         connection.openStream([PacketProtocol.id]).whenComplete { result in
             switch result {
             case .success(let stream): self.openLane(stream, on: connection)
-            case .failure(let error): self.refusal = String(describing: error)
+            // The connection is ending. Why is said when it has ended.
+            case .failure: break
             }
         }
     }
@@ -270,8 +271,22 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
 
     func inboundClosed(_ lane: InboundLane) { self.inbound.removeAll { $0 === lane } }
 
-    /// Whether one more inbound lane may be opened.
-    var hasRoomForInbound: Bool { self.inbound.count < Self.maximumInboundLanes }
+    /// Whether one more inbound lane may be opened. When there are too many, the oldest makes room: the peer has left it, which it cannot
+    /// say on a path that is dead, and where only the peer sends nobody here notices.
+    func makeRoom(for hello: Hello) -> Bool {
+        guard self.inbound.count >= Self.maximumInboundLanes else { return true }
+        guard let oldest = self.inbound.min(by: { ($0.agreement?.epoch ?? 0) < ($1.agreement?.epoch ?? 0) }),
+            let agreement = oldest.agreement,
+            agreement.remoteInstance != hello.instance || agreement.epoch < hello.epoch
+        else { return false }
+        let connection = oldest.connection
+        oldest.close(.superseded)
+        guard !self.inbound.contains(where: { $0.connection.id == connection.id }) else { return true }
+        self.routes[connection.id] = nil
+        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        self.owner.tunnel(self, lost: connection)
+        return true
+    }
 
     // MARK: StreamLane.Delegate
 

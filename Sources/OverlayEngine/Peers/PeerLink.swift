@@ -149,9 +149,9 @@ final class PeerLink: @unchecked Sendable {
         attempt.futureResult.whenComplete { [weak self] result in
             guard let self, !self.isOver else { return }
             switch result {
-            case .success(let connection):
-                // The swarm's event may come before or after this.
-                self.connected(connection)
+            case .success:
+                // The swarm has announced it before. By now it may be gone again, which the swarm has also said.
+                break
             case .failure(let error):
                 self.lastError = String(describing: error)
                 self.logger.debug(
