@@ -160,6 +160,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
+            name: "LibP2PProtocolsTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm",
+                "LibP2PProtocols", "TestKit", nioCore, nioEmbedded, protobuf,
+            ],
+            swiftSettings: settings),
+        .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [
                 "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto, nioCore,
