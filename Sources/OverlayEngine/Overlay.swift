@@ -14,6 +14,8 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     static let maximumEagerLinks = 32
     /// How often memory is trimmed and superfluous connections are closed.
     static let upkeepInterval = TimeAmount.seconds(10)
+    /// Two such deaths within this time are no accident.
+    static let suspicionInterval = TimeAmount.seconds(15)
     /// Pooled memory for packets under way, all networks together.
     static let packetMemoryBytes = 32 << 20
 
@@ -32,6 +34,8 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     private let instance = UInt64.random(in: 1 ... .max)
     private var lanes: [ObjectIdentifier: InboundLane] = [:]
     private var upkeep: RepeatedTask?
+    /// When a path to a peer last died after large segments.
+    private var lastSuspicions: [PeerID: NIODeadline] = [:]
     private let onDeviceFailure: @Sendable (String, PacketReadError) -> Void
 
     init(
@@ -127,6 +131,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
                 continue
             }
             self.links[peer] = nil
+            self.lastSuspicions[peer] = nil
             link.stop(.gated)
         }
         for (rank, peer) in order.enumerated() {
@@ -220,9 +225,13 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         if tunnel.isUp { self.links[peer]?.opened() }
     }
 
+    /// A path that comes back at once and dies of the next large segment has a black hole, one that was merely cut has not.
     func network(_ network: OverlayNetwork, suspectsSmallMTUOn connection: any Connection) {
+        let now = NIODeadline.now()
+        defer { self.lastSuspicions[connection.remotePeer] = now }
+        guard let last = self.lastSuspicions[connection.remotePeer], now - last < Self.suspicionInterval else { return }
         self.logger.notice(
-            "path died in the middle of bulk data: smaller segments from now on",
+            "path dies of large segments: smaller ones from now on",
             metadata: ["address": "\(connection.remoteAddress)"])
         self.host.suspectSmallMTU(at: connection.remoteAddress)
     }

@@ -14,7 +14,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         func tunnelWantsConnection(_ tunnel: PeerTunnel)
         /// The connection carries nothing any more.
         func tunnel(_ tunnel: PeerTunnel, lost connection: any Connection)
-        /// The connection died in the middle of bulk data, which is how a path looks that swallows large segments.
+        /// The connection died after large segments were sent: perhaps the path swallows them.
         func tunnel(_ tunnel: PeerTunnel, suspectsSmallMTUOn connection: any Connection)
         /// The tunnel carries packets, or does so no more.
         func tunnelChanged(_ tunnel: PeerTunnel)
@@ -30,6 +30,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         var liveness: Liveness
         var isOpen = false
         var receivedAt: UInt64 = 0
+        /// Bytes of packets sent since something was heard.
+        var unansweredBytes = 0
     }
 
     /// A probe that somebody asked for.
@@ -45,6 +47,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         var connection: any Connection
     }
 
+    /// What a path carries that carries anything: a path that died after more may have swallowed a large segment.
+    static let smallBytes = 1_220
     /// Inbound packet streams of one peer in one network.
     static let maximumInboundLanes = 4
 
@@ -158,6 +162,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
                 done.append(packet)
             }
             lane.flush(now: now)
+            self.routes[sending]?.unansweredBytes += bytes
             hasSent = true
         }
         if hasSent {
@@ -211,6 +216,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     func heard(on connection: any Connection) {
         self.isUsed = true
         self.routes[connection.id]?.liveness.heard()
+        self.routes[connection.id]?.unansweredBytes = 0
         self.routes[connection.id]?.receivedAt = NIODeadline.now().uptimeNanoseconds
     }
 
@@ -310,6 +316,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     }
 
     func lane(_ lane: StreamLane, heard echo: UInt64?) {
+        self.routes[lane.connection.id]?.unansweredBytes = 0
         guard let echo else {
             self.routes[lane.connection.id]?.liveness.heard()
             return
@@ -416,7 +423,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             guard let route = self.routes[id] else { return }
             self.refusal = "the path went silent"
             self.outboundDrops.count(.pathLost)
-            if route.lane.isStuck { self.owner.tunnel(self, suspectsSmallMTUOn: route.lane.connection) }
+            if route.unansweredBytes > Self.smallBytes { self.owner.tunnel(self, suspectsSmallMTUOn: route.lane.connection) }
             self.abandon(route)
         }
     }

@@ -60,9 +60,6 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     /// Whether packets can be sent now.
     var isWritable: Bool { self.agreement != nil && self.stream.isWritable }
 
-    /// Whether what was written does not drain.
-    var isStuck: Bool { self.agreement != nil && !self.stream.isWritable }
-
     /// Ends the lane in order, telling the peer why.
     func close(_ code: CloseCode) {
         guard !self.isClosed else { return }
