@@ -48,6 +48,15 @@ actor DaemonCore {
             DaemonSetup.hostConfiguration(
                 configuration, key: key, options: options, membership: membership, prefixes: prefixes, logger: logger),
             group: group)
+        // Who belongs is known before anybody comes in: until a network is up its members hear that it is down.
+        let eventLoop = group.next()
+        let overlay = Overlay(host: host, membership: membership, eventLoop: eventLoop, logger: logger) { name, error in
+            onFailure("network \(name): \(error)")
+        }
+        try await eventLoop.submit {
+            overlay.start()
+            for plan in plans { overlay.hold(plan.plan) }
+        }.get()
         do {
             try await host.start()
         } catch let error as ListenError {
@@ -55,10 +64,6 @@ actor DaemonCore {
         }
 
         // 3. The kernel.
-        let eventLoop = group.next()
-        let overlay = Overlay(host: host, membership: membership, eventLoop: eventLoop, logger: logger) { name, error in
-            onFailure("network \(name): \(error)")
-        }
         let installer: NetworkInstaller
         do {
             installer = NetworkInstaller(
@@ -100,14 +105,9 @@ actor DaemonCore {
     }
 
     private func bringUp(_ plans: [DaemonSetup.Plan]) async throws {
-        try await self.onLoop { $0.start() }
         for plan in plans {
             self.indices[plan.plan.configuration.name] = plan.indices
-            if self.choices.isDown(plan.plan.configuration.name) {
-                try await self.onLoop { $0.hold(plan.plan) }
-            } else {
-                try await self.open(plan.plan)
-            }
+            if !self.choices.isDown(plan.plan.configuration.name) { try await self.open(plan.plan) }
         }
         let monitor: RouteMonitor
         do {
@@ -245,13 +245,15 @@ extension DaemonCore: ControlService {
                 {
                     agent = info.agentVersion ?? ""
                 }
-                let configured = self.configuration.networks.first { $0.name == network.name }?
+                let configured =
+                    self.configuration.networks.first { $0.name == network.name }?
                     .peers.first { $0.id == id }?.addresses ?? []
                 var addresses = configured.map {
                     PeerDetail.KnownAddress(address: $0.description, source: "configuration", lastError: nil)
                 }
                 for (address, source) in self.host.peerStore.known(of: id) where !configured.contains(address) {
-                    addresses.append(.init(address: address.description, source: String(describing: source), lastError: nil))
+                    addresses.append(
+                        .init(address: address.description, source: String(describing: source), lastError: nil))
                 }
                 details.append(
                     PeerDetail(
@@ -274,9 +276,10 @@ extension DaemonCore: ControlService {
                 }
                 return plan.members.flatMap { member in
                     member.ips.map { entry(IPPrefix(host: $0), member, .member) }
-                } + plan.members.flatMap { member in
-                    member.routes.map { entry($0, member, added.contains($0) ? .addedByOperator : .configuration) }
                 }
+                    + plan.members.flatMap { member in
+                        member.routes.map { entry($0, member, added.contains($0) ? .addedByOperator : .configuration) }
+                    }
             })
     }
 
@@ -287,9 +290,11 @@ extension DaemonCore: ControlService {
         let peer = try self.peer(wanted, in: [network])
         for other in self.configuration.networks {
             for entry in other.peers {
-                let routes = entry.routes.filter { !(self.removed[other.name] ?? []).contains($0) }
+                let routes =
+                    entry.routes.filter { !(self.removed[other.name] ?? []).contains($0) }
                     + (self.added[other.name] ?? []).filter { $0.peer == entry.id }.map(\.prefix)
-                if let overlap = routes.first(where: { $0.overlaps(prefix) }), entry.id != peer.id || overlap == prefix {
+                if let overlap = routes.first(where: { $0.overlaps(prefix) }), entry.id != peer.id || overlap == prefix
+                {
                     throw ControlRefusal(
                         .conflict, "\(prefix) overlaps \(overlap) of '\(entry.name)' in network '\(other.name)'",
                         fix: "delete that route first")
@@ -382,7 +387,9 @@ extension DaemonCore: ControlService {
 
     // MARK: Details
 
-    private func probe(_ peer: PeerConfiguration, in network: String, sequence: Int, timeout: TimeAmount) async -> PingReply {
+    private func probe(_ peer: PeerConfiguration, in network: String, sequence: Int, timeout: TimeAmount) async
+        -> PingReply
+    {
         var reply = PingReply(sequence: sequence, peer: peer.id.description, name: peer.name, ip: "")
         let overlay = self.overlay
         let answer = overlay.eventLoop.flatSubmit { () -> EventLoopFuture<PeerTunnel.PingAnswer> in

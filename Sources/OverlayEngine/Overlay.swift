@@ -134,15 +134,22 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
             self.lastSuspicions[peer] = nil
             link.stop(.gated)
         }
+        // Members of a network that is down may come in, and stay until it is up.
+        for peer in heldPeers where self.links[peer] == nil && tunnels[peer] == nil {
+            self.links[peer] = PeerLink(
+                peer: peer, host: self.host, eventLoop: self.eventLoop, isEager: false, logger: self.logger)
+        }
         for (rank, peer) in order.enumerated() {
             let isEager = rank < Self.maximumEagerLinks
             if let link = self.links[peer] {
                 let known = Set(link.tunnels.map { ObjectIdentifier($0.tunnel) })
                 link.tunnels = tunnels[peer] ?? []
+                let mustDial = isEager && !link.isEager && link.entries.isEmpty
                 link.isEager = isEager
                 for entry in link.tunnels where !known.contains(ObjectIdentifier(entry.tunnel)) {
                     for connection in link.entries { entry.tunnel.connected(connection.connection) }
                 }
+                if mustDial { link.start() }
             } else {
                 let link = PeerLink(
                     peer: peer, host: self.host, eventLoop: self.eventLoop, isEager: isEager, logger: self.logger)
