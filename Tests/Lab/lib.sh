@@ -287,7 +287,7 @@ pings() {
 }
 
 # first_ping NODE PEER SECONDS: waits for the first answer over IPv4.
-first_ping() { until_true "$3" on "$1" ping -q -c 1 -W 0.2 "$(ip_of "$2" 4)"; }
+first_ping() { until_true "$3" on "$1" ping -q -c 1 -W 0.5 "$(ip_of "$2" 4)"; }
 
 # keep_pinging NODE PEER: traffic in the background, 20 packets a second, until the scenario ends.
 keep_pinging() { on "$1" ping -q -i 0.05 "$(ip_of "$2" 4)" >/dev/null 2>&1 & }

@@ -15,4 +15,5 @@ for round in {1..50}; do
     paths=$(of_peer a b '.paths | length')
     ((paths >= 1 && paths <= 4)) || fail "round $round: $paths connections"
 done
+! grep -h 'connection refused' "$LAB_DIR"/{a,b}/log || fail "a member was taken for a stranger"
 say "slowest of 50: $slowest ms from the start of the daemons"
