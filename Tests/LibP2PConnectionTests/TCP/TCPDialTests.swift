@@ -77,12 +77,13 @@ import Testing
 
     @Test func aClosedPortRefuses() async throws {
         let node = try TCPNode()
-        let listener = try await RawListener()
-        try await listener.channel.close().get()
+        // Bound, so that nobody else takes the port, but not listened on.
+        let socket = try PlainSocket(bindingTo: "127.0.0.1")
         let error = await #expect(throws: IOError.self) {
-            try await node.dial(listener.address, expecting: node.peerID)
+            try await node.dial(try socket.address(), expecting: node.peerID)
         }
         #expect(error?.errnoCode == ECONNREFUSED)
+        socket.close()
     }
 
     @Test func aRemoteThatSaysNothingTimesOut() async throws {
