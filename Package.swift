@@ -167,6 +167,13 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
+            name: "LibP2PTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "TestKit",
+                nioCore, nioEmbedded, nioPosix,
+            ],
+            swiftSettings: settings),
+        .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [
                 "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto, nioCore,
