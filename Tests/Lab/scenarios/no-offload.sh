@@ -10,9 +10,9 @@ copy a b "$bytes"
 copy b a "$bytes"
 on b iperf3 -s -1 -D --logfile /dev/null
 until_true 5 listens b 5201
-on a iperf3 -c "$(ip_of b)" -u -b 20M -t 1 -J >"$LAB_DIR/udp"
+on a iperf3 -c "$(ip_of b)" -u -b 5M -t 1 -J >"$LAB_DIR/udp"
 jq -e '.end.sum.lost_percent < 5' "$LAB_DIR/udp" >/dev/null || fail "UDP from a to b: $(jq -c .end.sum "$LAB_DIR/udp")"
 on b iperf3 -s -1 -D --logfile /dev/null
 until_true 5 listens b 5201
-on a iperf3 -c "$(ip_of b)" -u -b 20M -t 1 -R -J >"$LAB_DIR/udp"
+on a iperf3 -c "$(ip_of b)" -u -b 5M -t 1 -R -J >"$LAB_DIR/udp"
 jq -e '.end.sum.lost_percent < 5' "$LAB_DIR/udp" >/dev/null || fail "UDP from b to a: $(jq -c .end.sum "$LAB_DIR/udp")"

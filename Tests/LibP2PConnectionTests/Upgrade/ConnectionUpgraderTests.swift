@@ -100,7 +100,9 @@ import Testing
         #expect(a.details == b.details)
         #expect(
             a.details
-                == ConnectionDetails(transport: "memory", security: "/noise", muxer: row.muxer, congestion: "bbr"))
+                == ConnectionDetails(
+                    transport: "memory", security: "/noise", muxer: row.muxer, hasEarlyMuxer: !row.late,
+                    congestion: "bbr"))
         // The time-out is over with the upgrade.
         await self.loop.advanceTime(by: .seconds(20))
         #expect(try await self.isClosed() == [false, false])
