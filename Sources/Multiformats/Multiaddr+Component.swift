@@ -10,11 +10,7 @@ extension Multiaddr {
         ///
         /// - Throws: ``MultiaddrError/invalidValue(_:_:_:)``, or ``MultiaddrError/missingValue(_:)`` for an empty one.
         public init(_ protocol: ProtocolCode, value: some Collection<UInt8>) throws(MultiaddrError) {
-            if value.isEmpty, `protocol`.size != .none { throw .missingValue(`protocol`) }
-            if let fault = `protocol`.form.fault(in: value) {
-                let shown = value.prefix(Multiaddr.maximumBytes)
-                throw .invalidValue(`protocol`, "0x" + Multibase.base16.encodeWithoutPrefix(shown), fault)
-            }
+            try Self.check(`protocol`, value: value)
             self.init(unchecked: `protocol`, value: Array(value))
         }
 
@@ -34,6 +30,14 @@ extension Multiaddr {
                 throw .invalidValue(`protocol`, text, error)
             }
             self.init(unchecked: `protocol`, value: value)
+        }
+
+        /// Throws what ``init(_:value:)`` would.
+        static func check(_ protocol: ProtocolCode, value: some Collection<UInt8>) throws(MultiaddrError) {
+            if value.isEmpty, `protocol`.size != .none { throw .missingValue(`protocol`) }
+            guard let fault = `protocol`.form.fault(in: value) else { return }
+            let shown = value.prefix(Multiaddr.maximumBytes)
+            throw .invalidValue(`protocol`, "0x" + Multibase.base16.encodeWithoutPrefix(shown), fault)
         }
 
         /// The caller knows that `value` is valid.

@@ -37,7 +37,9 @@ public struct Multiaddr: Hashable, Sendable, CustomStringConvertible {
         let bytes = Array(bytes)
         var reader = ComponentReader(bytes: bytes)
         while let raw = try reader.next() {
-            _ = try Component(raw.protocol, value: raw.value)
+            // No component is made only to be thrown away: optimized code of Swift 6.3.1 frees an array that a loop discards
+            // before it copies the elements into it.
+            try Component.check(raw.protocol, value: raw.value)
             guard !raw.protocol.isPath || reader.isAtEnd else { throw .componentAfterPath(raw.protocol) }
         }
         self.bytes = bytes
