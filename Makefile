@@ -67,9 +67,8 @@ fuzz: packages-build
 lint:
 	swift format lint --strict --recursive --parallel Package.swift Sources Tests
 
-docs:
-	swift build --target LibP2P
-	Tests/docs
+docs: packages-build
+	packaging/docs
 
 # --- Installing
 

@@ -126,6 +126,14 @@ let package = Package(
             ],
             path: "Tests/Lab/HostilePeer", swiftSettings: settings),
 
+        .testTarget(name: "HouseTests", swiftSettings: settings),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: [
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PProtocols", "OverlayCore",
+                "ControlAPI", "OverlayEngine", nioCore, crypto,
+            ],
+            swiftSettings: settings),
         .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),
         .testTarget(
             name: "PeerIdentityTests", dependencies: ["Multiformats", "PeerIdentity", crypto], swiftSettings: settings),
@@ -176,7 +184,8 @@ let package = Package(
         .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [
-                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto, nioCore,
+                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto,
+                nioCore,
                 nioEmbedded, nioPosix,
             ],
             swiftSettings: settings),

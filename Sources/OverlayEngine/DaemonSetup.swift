@@ -100,7 +100,8 @@ enum DaemonSetup {
         let line = lines.firstIndex { $0.contains(address) && !$0.drop { $0 == " " }.hasPrefix("#") }
         return ConfigurationError(
             file: file, line: line.map { $0 + 1 }, key: "listen",
-            fault: error.isPortBusy ? .portBusy(address) : .cannotBind(address, reason: String(describing: error.cause)))
+            fault: error.isPortBusy ? .portBusy(address) : .cannotBind(address, reason: String(describing: error.cause))
+        )
     }
 }
 

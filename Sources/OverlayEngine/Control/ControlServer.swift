@@ -67,7 +67,8 @@ enum ControlServerError: OperatorError {
     var description: String {
         switch self {
         case .inUse(let path): "another daemon answers at \(path): stop it, or give this one its own --socket"
-        case .cannotBind(let path, let reason): "cannot listen on \(path) (\(reason)): check the directory, or name another with --socket"
+        case .cannotBind(let path, let reason):
+            "cannot listen on \(path) (\(reason)): check the directory, or name another with --socket"
         }
     }
 }

@@ -423,7 +423,9 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             guard let route = self.routes[id] else { return }
             self.refusal = "the path went silent"
             self.outboundDrops.count(.pathLost)
-            if route.unansweredBytes > Self.smallBytes { self.owner.tunnel(self, suspectsSmallMTUOn: route.lane.connection) }
+            if route.unansweredBytes > Self.smallBytes {
+                self.owner.tunnel(self, suspectsSmallMTUOn: route.lane.connection)
+            }
             self.abandon(route)
         }
     }

@@ -17,7 +17,8 @@ final class SegmentScratch {
         let bytes = UnsafeRawBufferPointer(packet.bytes)
         let output = UnsafeMutableRawBufferPointer(rebasing: self.room[FrameLimits.headerBytes...])
         guard let parsed = try? IPPacket(parsing: bytes),
-            var segmenter = try? Segmenter(parsed, in: bytes, metadata: packet.offload), let start = self.room.baseAddress
+            var segmenter = try? Segmenter(parsed, in: bytes, metadata: packet.offload),
+            let start = self.room.baseAddress
         else { return false }
         while let count = segmenter.next(into: output) {
             FrameWriter.writePacketHeader(packetBytes: count, at: start)

@@ -121,6 +121,7 @@ struct POSIXFailure: Error {
 /// How `node` is listed in others' configurations.
 func entry(_ node: TestNode, number: UInt64?, routes: [IPPrefix] = []) -> PeerConfiguration {
     PeerConfiguration(
-        name: node.name, id: node.peer, addresses: number.map { [Multiaddr(components: [.memory($0)])] } ?? [], ipv4: nil,
+        name: node.name, id: node.peer, addresses: number.map { [Multiaddr(components: [.memory($0)])] } ?? [],
+        ipv4: nil,
         routes: routes)
 }

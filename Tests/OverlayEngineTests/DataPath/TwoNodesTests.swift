@@ -186,8 +186,10 @@ enum Packets {
         from source: IPAddress, to destination: IPAddress, payloadBytes: Int, segmentBytes: UInt16
     ) -> ([UInt8], header: [UInt8]) {
         let payload = (0..<payloadBytes).map { UInt8(truncatingIfNeeded: $0 &* 7) }
-        let tcp = Self.big(4000) + Self.big(5000) + [0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10] + Self.big(1000) + [0, 0, 0, 0]
-        let packet = Self.header(source, destination, transport: 6, payloadBytes: tcp.count + payload.count) + tcp + payload
+        let tcp =
+            Self.big(4000) + Self.big(5000) + [0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10] + Self.big(1000) + [0, 0, 0, 0]
+        let packet =
+            Self.header(source, destination, transport: 6, payloadBytes: tcp.count + payload.count) + tcp + payload
         let size = [UInt8(truncatingIfNeeded: segmentBytes), UInt8(truncatingIfNeeded: segmentBytes >> 8)]
         return (packet, [1, 1, 40, 0] + size + [20, 0, 16, 0])
     }
@@ -208,5 +210,7 @@ enum Packets {
         }
     }
 
-    private static func big(_ value: Int) -> [UInt8] { [UInt8(truncatingIfNeeded: value >> 8), UInt8(truncatingIfNeeded: value)] }
+    private static func big(_ value: Int) -> [UInt8] {
+        [UInt8(truncatingIfNeeded: value >> 8), UInt8(truncatingIfNeeded: value)]
+    }
 }
