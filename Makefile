@@ -22,7 +22,7 @@ packages-build:
 	@packaging/need-packages libssl-dev libnl-3-dev libnl-route-3-dev pkg-config zlib1g-dev
 
 packages-lab: packages-build
-	@packaging/need-packages iproute2 iputils-ping nftables iperf3 jq ethtool procps
+	@packaging/need-packages gcc libc6-dev iproute2 iputils-ping nftables iperf3 jq ethtool procps
 
 # --- Seeing it work
 
