@@ -31,16 +31,21 @@ package final class Journal<Entry: Sendable>: Sendable {
     /// All entries so far.
     package var entries: [Entry] { self.state.withLock { $0.entries } }
 
-    /// Returns the entries as soon as `isSatisfied` holds for them. For ever, if it never does: the suite's time limit ends that.
+    /// Returns the entries as soon as `isSatisfied` holds for them. When the suite's time limit comes first, the tests end there, and say
+    /// what there was.
     @discardableResult
     package func wait(until isSatisfied: @escaping @Sendable ([Entry]) -> Bool) async -> [Entry] {
-        await withCheckedContinuation { continuation in
-            let ready: [Entry]? = self.state.withLock { state in
-                if isSatisfied(state.entries) { return state.entries }
-                state.waiters.append(Waiter(isSatisfied: isSatisfied, continuation: continuation))
-                return nil
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let ready: [Entry]? = self.state.withLock { state in
+                    if isSatisfied(state.entries) { return state.entries }
+                    state.waiters.append(Waiter(isSatisfied: isSatisfied, continuation: continuation))
+                    return nil
+                }
+                if let ready { continuation.resume(returning: ready) }
             }
-            if let ready { continuation.resume(returning: ready) }
+        } onCancel: {
+            preconditionFailure("waited in vain; so far: \(self.entries)")
         }
     }
 

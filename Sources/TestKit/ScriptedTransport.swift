@@ -23,9 +23,12 @@ package final class ScriptedTransport: Transport {
     private let eventLoop: any EventLoop
     private let accepting = Mutex<(@Sendable (any Connection) -> Void)?>(nil)
 
-    /// Dials complete on `eventLoop`.
-    package init(eventLoop: any EventLoop) {
+    private let obeysCancellation: Bool
+
+    /// Dials complete on `eventLoop`; a cancelled one at once, or, as on a slow network, when the test says so.
+    package init(eventLoop: any EventLoop, obeysCancellation: Bool = true) {
         self.eventLoop = eventLoop
+        self.obeysCancellation = obeysCancellation
     }
 
     /// As if `connection` had come in.
@@ -39,7 +42,7 @@ package final class ScriptedTransport: Transport {
         -> EventLoopFuture<any Connection>
     {
         let promise = self.eventLoop.makePromise(of: (any Connection).self)
-        cancellation.whenSuccess { promise.fail(TransportError.cancelled) }
+        if self.obeysCancellation { cancellation.whenSuccess { promise.fail(TransportError.cancelled) } }
         self.dials.write(Dial(address: address, peer: peer, promise: promise, cancellation: cancellation))
         return promise.futureResult
     }

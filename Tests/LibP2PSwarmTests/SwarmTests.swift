@@ -22,9 +22,12 @@ import Testing
         let me: PeerID
         let peer: PeerID
 
-        init(limits: ConnectionLimits = ConnectionLimits(), gater: @escaping Swarm.Gater = { _, _, _ in true }) throws {
+        init(
+            limits: ConnectionLimits = ConnectionLimits(), obeysCancellation: Bool = true,
+            gater: @escaping Swarm.Gater = { _, _, _ in true }
+        ) throws {
             (self.me, self.peer) = (try PeerStoreTests.peer(100), try PeerStoreTests.peer(1))
-            self.transport = ScriptedTransport(eventLoop: self.clock)
+            self.transport = ScriptedTransport(eventLoop: self.clock, obeysCancellation: obeysCancellation)
             self.swarm = Swarm(
                 eventLoop: self.clock, localPeer: self.me, transports: [self.transport], registry: self.registry,
                 peerStore: self.store, limits: limits, dialTimeout: .seconds(15), logger: Logger(label: "test"),
@@ -148,7 +151,7 @@ import Testing
     }
 
     @Test func aFailureOfAnEarlierDialDoesNotTouchALaterOne() async throws {
-        let bench = try Bench()
+        let bench = try Bench(obeysCancellation: false)
         let first = bench.connect(at: 1)
         let old = try #require(await bench.transport.dials.wait(forCount: 1).first)
         await bench.clock.advanceTime(by: .seconds(15))
@@ -163,19 +166,17 @@ import Testing
     }
 
     @Test func aLateWinnerIsKeptAsAnotherConnection() async throws {
-        let bench = try Bench()
-        _ = try await bench.swarm.listen(on: [PeerStoreTests.address(9)])
+        let bench = try Bench(obeysCancellation: false)
         let (inbound, late) = (bench.connection(.listener), bench.connection())
         let call = bench.connect(at: 1)
         let dial = try #require(await bench.transport.dials.wait(forCount: 1).first)
-        // Both are there before the swarm has looked.
-        try await bench.clock.executeInContext {
-            bench.transport.accept(inbound)
-        }
+        bench.swarm.adopt(inbound)
         #expect(try await call.value.id == inbound.id)
+        try await dial.cancellation.get()
         dial.promise.succeed(late)
-        await bench.settle()
-        #expect(bench.events.entries.compactMap(\.connection?.id).first == inbound.id)
+        await bench.events.wait(forCount: 2)
+        #expect(await bench.swarm.connections(to: bench.peer).map(\.id) == [inbound.id, late.id])
+        #expect(late.closes.entries.isEmpty)
     }
 
     @Test func connectAnewMakesAnother() async throws {
