@@ -68,6 +68,7 @@ lint:
 	swift format lint --strict --recursive --parallel Package.swift Sources Tests
 
 docs: packages-build
+	swift build --target LibP2P
 	packaging/docs
 
 # --- Installing

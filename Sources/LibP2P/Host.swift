@@ -30,14 +30,13 @@ public final class Host: Sendable {
 
     private let configuration: HostConfiguration
     private let tcp: TCPTransport
-    private let ownGroup: (any EventLoopGroup)?
 
     /// Builds the node. Nothing listens or dials before ``start()``.
     ///
-    /// - Parameter group: Loops for everything; the host makes and ends one of its own when `nil`.
+    /// - Parameter group: Loops for everything; NIO's own, which live as long as the process, when `nil`. A group of the caller's must
+    ///   outlive the last stream and task of the host.
     public init(_ configuration: HostConfiguration, group: (any EventLoopGroup)? = nil) {
-        self.ownGroup = group == nil ? MultiThreadedEventLoopGroup(numberOfThreads: 1) : nil
-        let group = group ?? self.ownGroup ?? MultiThreadedEventLoopGroup.singleton
+        let group = group ?? MultiThreadedEventLoopGroup.singleton
         let peerID = PeerID(configuration.key.publicKey)
         self.peerID = peerID
         self.configuration = configuration
@@ -82,7 +81,6 @@ public final class Host: Sendable {
         } catch {
             self.configuration.logger.warning("peer store not saved", metadata: ["reason": "\(error)"])
         }
-        try? await self.ownGroup?.shutdownGracefully()
     }
 
     /// The addresses this node is reachable at as far as it knows, without `/p2p`.

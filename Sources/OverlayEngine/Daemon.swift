@@ -37,15 +37,8 @@ package enum Daemon {
         // Packets have a loop of their own: nothing else delays them.
         let packetGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let controlGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        do {
-            try await self.run(options, packetGroup: packetGroup, controlGroup: controlGroup, logger: logger)
-        } catch {
-            try? await packetGroup.shutdownGracefully()
-            try? await controlGroup.shutdownGracefully()
-            throw error
-        }
-        try? await packetGroup.shutdownGracefully()
-        try? await controlGroup.shutdownGracefully()
+        // The loops end with the process: a task that is late may still want to say something on one.
+        try await self.run(options, packetGroup: packetGroup, controlGroup: controlGroup, logger: logger)
     }
 
     private static func run(

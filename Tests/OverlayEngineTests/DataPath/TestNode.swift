@@ -69,7 +69,6 @@ final class TestNode {
         let overlay = self.overlay
         try? await overlay.eventLoop.submit { overlay.stop() }.get()
         await self.host.shutDown()
-        try? await self.group.shutdownGracefully()
         if self.kernel >= 0 { close(self.kernel) }
     }
 
