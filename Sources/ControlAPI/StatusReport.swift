@@ -101,6 +101,8 @@ package struct PeerReport: Codable, Equatable, Sendable {
     package var sentPackets: UInt64
     /// IP packets received from it.
     package var receivedPackets: UInt64
+    /// IP packets delivered here before ones that it had sent earlier on another path.
+    package var reorderedPackets: UInt64
     /// Packets from or to it that were dropped, by reason (`wrongSource`, `queueFull`, …).
     package var dropped: [String: UInt64]
 
@@ -122,7 +124,7 @@ package struct PeerReport: Codable, Equatable, Sendable {
     package init(
         id: String, name: String, ips: [String], routes: [String], state: State, reason: String, paths: [PathReport],
         sentBytes: UInt64, receivedBytes: UInt64, sentPackets: UInt64, receivedPackets: UInt64,
-        dropped: [String: UInt64]
+        reorderedPackets: UInt64, dropped: [String: UInt64]
     ) {
         self.id = id
         self.name = name
@@ -135,6 +137,7 @@ package struct PeerReport: Codable, Equatable, Sendable {
         self.receivedBytes = receivedBytes
         self.sentPackets = sentPackets
         self.receivedPackets = receivedPackets
+        self.reorderedPackets = reorderedPackets
         self.dropped = dropped
     }
 }

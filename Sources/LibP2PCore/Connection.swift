@@ -27,6 +27,8 @@ public protocol Connection: AnyObject, Sendable {
     var streamCount: Int { get }
     /// The muxer's or transport's own smoothed estimate, `nil` until measured. Event loop only.
     var roundTripTime: TimeAmount? { get }
+    /// Bytes encrypted under keys that nothing renews; 0 where the transport renews its keys by itself. Event loop only.
+    var bytesSealed: UInt64 { get }
     /// Asks the remote for a sign of life beneath all streams and completes with the time it took.
     func probe() -> EventLoopFuture<TimeAmount>
 
@@ -40,8 +42,19 @@ public protocol Connection: AnyObject, Sendable {
     /// Ends the connection and every stream on it. Callable from any thread.
     func close(_ code: ConnectionErrorCode)
 
+    /// Ends the connection without a word to the remote: what is unsent is dropped. For a path that is dead. Callable from any thread.
+    func abort()
+
     /// Completes when the connection is gone: with success after an orderly end, else with the reason.
     var closeFuture: EventLoopFuture<Void> { get }
+}
+
+extension Connection {
+    /// Nothing is sealed for good.
+    public var bytesSealed: UInt64 { 0 }
+
+    /// Closes in order, where there is no quicker way.
+    public func abort() { self.close(.none) }
 }
 
 /// How a connection was built; shown to users, never used for decisions about trust.

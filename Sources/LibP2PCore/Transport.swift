@@ -50,6 +50,8 @@ public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
     case timedOut
     /// Nobody waits for the result any more.
     case cancelled
+    /// This side dropped the connection, and what was unsent, without a word.
+    case aborted
 
     /// For people.
     public var description: String {
@@ -62,6 +64,7 @@ public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
         case .peerMismatch(let expected, let found): "\(found) is there, not \(expected)"
         case .timedOut: "no answer in time"
         case .cancelled: "nobody waits for it any more"
+        case .aborted: "this side dropped the connection"
         }
     }
 }

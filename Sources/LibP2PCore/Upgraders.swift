@@ -18,6 +18,12 @@ public protocol SecurityUpgrader: Sendable {
         -> EventLoopFuture<SecuredStream>
 }
 
+/// An encrypted stream whose keys stay the same for its whole life.
+public protocol SealedByteStream: ByteStream {
+    /// Bytes encrypted so far.
+    var bytesSealed: UInt64 { get }
+}
+
 /// The outcome of a security handshake.
 public struct SecuredStream: Sendable {
     /// Plain bytes in, plain bytes out; encrypted beneath.
@@ -62,6 +68,8 @@ public protocol MuxerSession: AnyObject, Sendable {
     func ping() -> EventLoopFuture<TimeAmount>
     /// Tells the remote goodbye, ends every stream, closes the byte stream beneath.
     func close(_ code: ConnectionErrorCode)
+    /// Ends every stream and drops the byte stream beneath with ``TransportError/aborted``, without a word to the remote.
+    func abort()
 }
 
 /// A stream as the muxer gives it out, before anything is negotiated on it.

@@ -50,9 +50,10 @@ actor DaemonCore {
             group: group)
         // Who belongs is known before anybody comes in: until a network is up its members hear that it is down.
         let eventLoop = group.next()
-        let overlay = Overlay(host: host, membership: membership, eventLoop: eventLoop, logger: logger) { name, error in
-            onFailure("network \(name): \(error)")
-        }
+        let overlay = Overlay(
+            host: host, membership: membership, eventLoop: eventLoop, keyLifetime: Environment.keyLifetime,
+            logger: logger
+        ) { name, error in onFailure("network \(name): \(error)") }
         try await eventLoop.submit {
             overlay.start()
             for plan in plans { overlay.hold(plan.plan) }

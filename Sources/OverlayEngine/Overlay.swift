@@ -33,18 +33,21 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     /// Tells this run of the daemon from the one before.
     private let instance = UInt64.random(in: 1 ... .max)
     private var lanes: [ObjectIdentifier: InboundLane] = [:]
+    private var lastLane: UInt64 = 0
+    private let keyLifetime: KeyLifetime
     private var upkeep: RepeatedTask?
     /// When a path to a peer last died after large segments.
     private var lastSuspicions: [PeerID: NIODeadline] = [:]
     private let onDeviceFailure: @Sendable (String, PacketReadError) -> Void
 
     init(
-        host: LibP2P.Host, membership: Membership, eventLoop: any EventLoop, logger: Logger,
-        onDeviceFailure: @escaping @Sendable (String, PacketReadError) -> Void
+        host: LibP2P.Host, membership: Membership, eventLoop: any EventLoop, keyLifetime: KeyLifetime = .standard,
+        logger: Logger, onDeviceFailure: @escaping @Sendable (String, PacketReadError) -> Void
     ) {
         self.host = host
         self.membership = membership
         self.eventLoop = eventLoop
+        self.keyLifetime = keyLifetime
         self.logger = logger
         self.onDeviceFailure = onDeviceFailure
     }
@@ -53,14 +56,16 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     func start() {
         self.host.accept(PacketProtocol.id, from: { [membership] in membership.contains($0) }) { [weak self] stream in
             guard let self, let connection = stream.connection else { return stream.reset(.shutdown) }
-            let lane = InboundLane(stream, of: connection, delegate: self)
+            self.lastLane += 1
+            let lane = InboundLane(stream, number: self.lastLane, of: connection, delegate: self)
             self.lanes[ObjectIdentifier(lane)] = lane
             lane.start()
         }
         self.host.swarm.observe { [weak self] event in self?.handle(event) }
-        self.upkeep = self.eventLoop.scheduleRepeatedTask(
-            initialDelay: Self.upkeepInterval, delay: Self.upkeepInterval
-        ) { [weak self] _ in self?.keepUp() }
+        let interval = min(Self.upkeepInterval, .nanoseconds(Int64(clamping: self.keyLifetime.nanoseconds / 4)))
+        self.upkeep = self.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { [weak self] _ in
+            self?.keepUp()
+        }
     }
 
     /// Ends all tunnels and links.
@@ -198,7 +203,10 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     private func keepUp() {
         self.pool.trim()
         for network in self.networks { network.trim() }
-        for link in self.links.values { link.closeSurplus() }
+        for link in self.links.values {
+            link.retireOldConnections(self.keyLifetime)
+            link.closeSurplus()
+        }
     }
 
     private func run(_ body: @escaping @Sendable () -> Void) {
@@ -222,10 +230,10 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         connection.close(.none)
     }
 
-    func network(_ network: OverlayNetwork, changed tunnel: PeerTunnel) {
+    func network(_ network: OverlayNetwork, tunnel: PeerTunnel, changed change: PeerTunnel.Change) {
         let peer = tunnel.member.peer
         self.logger.info(
-            tunnel.isUp ? "tunnel up" : "tunnel down",
+            "\(change.rawValue)",
             metadata: [
                 "network": "\(network.plan.configuration.name)", "peer": "\(peer)", "name": "\(tunnel.member.name)",
             ])

@@ -17,7 +17,7 @@ import Testing
                            "muxer": "quic", "congestion": "bbr", "relay": null, "limited": false, "sending": true,
                            "receiving": true, "lanes": ["stream", "datagram"], "rttMilliseconds": 0.4,
                            "since": "2026-01-02T03:04:05Z" } ],
-              "sentBytes": 18446744073709551615, "receivedBytes": 2, "sentPackets": 3, "receivedPackets": 4,
+              "sentBytes": 18446744073709551615, "receivedBytes": 2, "sentPackets": 3, "receivedPackets": 4, "reorderedPackets": 5,
               "dropped": { "wrongSource": 0, "queueFull": 9 } } ] } ] }
         """
 
@@ -40,7 +40,7 @@ import Testing
                                 receiving: true, lanes: ["stream", "datagram"], rttMilliseconds: 0.4,
                                 since: "2026-01-02T03:04:05Z")
                         ],
-                        sentBytes: .max, receivedBytes: 2, sentPackets: 3, receivedPackets: 4,
+                        sentBytes: .max, receivedBytes: 2, sentPackets: 3, receivedPackets: 4, reorderedPackets: 5,
                         dropped: ["wrongSource": 0, "queueFull": 9])
                 ])
         ])

@@ -22,6 +22,7 @@ import Testing
         PeerReport(
             id: "12D3Koo\(name)", name: name, ips: ["100.64.3.4", "fd00::2"], routes: [], state: state, reason: reason,
             paths: paths, sentBytes: 1_234_567, receivedBytes: 12, sentPackets: 3, receivedPackets: 1,
+            reorderedPackets: 0,
             dropped: ["wrongSource": 0, "queueFull": name == "c" ? 7 : 0])
     }
 

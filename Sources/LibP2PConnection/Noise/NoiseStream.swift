@@ -17,7 +17,7 @@ package import NIOCore
 /// A record that is not authentic ends the stream, and everything with it: nothing after it can be trusted.
 ///
 /// Spec: `noise/README.md` § Wire Format; Noise protocol framework § 3.
-package final class NoiseStream: ByteStream, ByteStreamReceiver, @unchecked Sendable {
+package final class NoiseStream: SealedByteStream, ByteStreamReceiver, @unchecked Sendable {
     // Not `Sendable` by the compiler's rules: all state belongs to `eventLoop`.
 
     /// Unflushed bytes above which the stream is not writable.

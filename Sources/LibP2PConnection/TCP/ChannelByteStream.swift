@@ -1,6 +1,10 @@
 internal import LibP2PCore
 internal import NIOCore
 
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
 /// A NIO channel as a ``ByteStream``: the last handler of the channel's pipeline.
 final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sendable {
     typealias InboundIn = ByteBuffer
@@ -64,6 +68,12 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
 
     func close(_ error: (any Error)?) {
         if self.failure == nil { self.failure = error }
+        if case TransportError.aborted? = error, let provider = self.context?.channel as? any SocketOptionProvider {
+            // Closing resets the connection: the kernel forgets what it has not delivered, and the remote learns it with its next segment.
+            provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in self.context?.close(promise: nil)
+            }
+            return
+        }
         self.context?.close(promise: nil)
     }
 

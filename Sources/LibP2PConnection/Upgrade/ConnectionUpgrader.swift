@@ -66,7 +66,8 @@ public struct ConnectionUpgrader: Sendable {
                 self.negotiateMuxer(secured, request).map { muxer, stream in
                     MultiplexedConnection(
                         session: muxer.multiplex(stream, role: request.role), eventLoop: stream.eventLoop,
-                        remotePeer: secured.remotePeer, request: request,
+                        sealed: secured.stream as? any SealedByteStream, remotePeer: secured.remotePeer,
+                        request: request,
                         details: ConnectionDetails(
                             transport: request.transport, security: security.protocolID, muxer: muxer.protocolID,
                             hasEarlyMuxer: secured.muxer == muxer.protocolID, congestion: request.congestion))

@@ -19,6 +19,7 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
     let closeFuture: EventLoopFuture<Void>
 
     private let session: any MuxerSession
+    private let sealed: (any SealedByteStream)?
     private let closePromise: EventLoopPromise<Void>
     /// The reason that this side gave, if it closed.
     private var ownCode: ConnectionErrorCode?
@@ -26,8 +27,8 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
     private var hasEnded = false
 
     init(
-        session: any MuxerSession, eventLoop: any EventLoop, remotePeer: PeerID, request: ConnectionUpgrader.Request,
-        details: ConnectionDetails
+        session: any MuxerSession, eventLoop: any EventLoop, sealed: (any SealedByteStream)?, remotePeer: PeerID,
+        request: ConnectionUpgrader.Request, details: ConnectionDetails
     ) {
         self.id = ConnectionIDs.next()
         self.eventLoop = eventLoop
@@ -37,6 +38,7 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
         self.remoteAddress = request.remoteAddress
         self.details = details
         self.session = session
+        self.sealed = sealed
         self.closePromise = eventLoop.makePromise()
         self.closeFuture = self.closePromise.futureResult
         session.delegate = self
@@ -63,6 +65,8 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
 
     var roundTripTime: TimeAmount? { self.session.roundTripTime }
 
+    var bytesSealed: UInt64 { self.sealed?.bytesSealed ?? 0 }
+
     func probe() -> EventLoopFuture<TimeAmount> { self.eventLoop.flatSubmit { self.session.ping() } }
 
     func openStream(_ protocols: [ProtocolID]) -> EventLoopFuture<any Stream> {
@@ -76,6 +80,10 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
         } else {
             self.eventLoop.execute { self.close(code) }
         }
+    }
+
+    func abort() {
+        if self.eventLoop.inEventLoop { self.session.abort() } else { self.eventLoop.execute { self.session.abort() } }
     }
 
     // MARK: MuxerSessionDelegate

@@ -84,6 +84,13 @@ final class YamuxConnection: MuxerSession, ByteStreamReceiver, @unchecked Sendab
         self.settle()
     }
 
+    func abort() {
+        guard !self.isBeneathClosed else { return }
+        self.beneathError = TransportError.aborted
+        self.session.lost()
+        self.settle()
+    }
+
     // MARK: ByteStreamReceiver, from beneath
 
     func received(_ bytes: ByteBuffer) {

@@ -32,7 +32,8 @@ struct StatusReporter {
                     id: member.peer.description, name: member.name, ips: member.ips.map(\.description),
                     routes: member.routes.map(\.description), state: .idle, reason: "the network is down here",
                     paths: [],
-                    sentBytes: 0, receivedBytes: 0, sentPackets: 0, receivedPackets: 0, dropped: DropCounters().byName)
+                    sentBytes: 0, receivedBytes: 0, sentPackets: 0, receivedPackets: 0,
+                    reorderedPackets: 0, dropped: DropCounters().byName)
             })
     }
 
@@ -55,7 +56,8 @@ struct StatusReporter {
             routes: member.routes.map(\.description), state: state, reason: reason,
             paths: (link?.entries ?? []).map { self.path($0, tunnel) }, sentBytes: tunnel.sentBytes,
             receivedBytes: tunnel.received.bytes, sentPackets: tunnel.sentPackets,
-            receivedPackets: tunnel.received.packets, dropped: tunnel.drops.byName)
+            receivedPackets: tunnel.received.packets, reorderedPackets: tunnel.reorderedPackets,
+            dropped: tunnel.drops.byName)
     }
 
     private func state(_ tunnel: PeerTunnel, _ link: PeerLink?) -> (PeerReport.State, String) {

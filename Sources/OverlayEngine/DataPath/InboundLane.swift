@@ -18,8 +18,12 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
 
     /// How long the peer may take to say hello.
     static let helloTimeout = TimeAmount.seconds(10)
+    /// Probes answered per chunk of input.
+    static let maximumEchoesPerRead = 16
 
     let connection: any Connection
+    /// Tells it from the peer's other lanes.
+    let number: UInt64
     private(set) var agreement: Agreement?
     private(set) weak var tunnel: PeerTunnel?
 
@@ -29,9 +33,16 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
     private var reader = FrameReader()
     private var helloTimer: Scheduled<Void>?
     private var isClosed = false
+    /// Whether packets are delivered as they come; else the tunnel is asked.
+    private var isDelivering = false
+    /// Frames of packets that wait for the lane before this one.
+    private var held = ByteBuffer()
+    private var heldPackets: UInt64 = 0
+    private var echoes: [UInt64] = []
 
-    init(_ stream: any Stream, of connection: any Connection, delegate: any Delegate) {
+    init(_ stream: any Stream, number: UInt64, of connection: any Connection, delegate: any Delegate) {
         self.stream = stream
+        self.number = number
         self.connection = connection
         self.delegate = delegate
     }
@@ -49,6 +60,32 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
         guard !self.isClosed else { return }
         self.send(.close(code))
         self.end(.supplanted)
+    }
+
+    /// Asks the tunnel again before the next packet is delivered: the lane may no longer be the current one.
+    func reconsider() { self.isDelivering = false }
+
+    /// Delivers what was held.
+    ///
+    /// - Returns: How many packets.
+    func releaseHeld() -> UInt64 {
+        guard let tunnel = self.tunnel, self.held.readableBytes > 0 else { return 0 }
+        var held = ByteBuffer()
+        swap(&held, &self.held)
+        let packets = self.heldPackets
+        self.heldPackets = 0
+        var reader = FrameReader()
+        held.withUnsafeReadableBytes { bytes in
+            // These frames have been read once and were written here.
+            try? reader.read(bytes) { frame in
+                switch frame {
+                case .packet(let packet): tunnel.received(packet, .finished)
+                case .superPacket(let metadata, let packet): tunnel.received(packet, metadata)
+                case .move, .probe, .echo, .close: break
+                }
+            }
+        }
+        return packets
     }
 
     /// Lets go of memory that an idle lane does not need. To be called now and then.
@@ -110,14 +147,24 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
             try self.reader.read(bytes) { frame in
                 switch frame {
                 case .packet(let packet):
-                    tunnel.received(packet, .finished)
+                    if self.mayDeliver(to: tunnel) {
+                        tunnel.received(packet, .finished)
+                    } else {
+                        self.hold(packet, nil)
+                    }
                 case .superPacket(let metadata, let packet):
-                    tunnel.received(packet, metadata)
+                    if self.mayDeliver(to: tunnel) {
+                        tunnel.received(packet, metadata)
+                    } else {
+                        self.hold(packet, metadata)
+                    }
                 case .probe(let id):
-                    self.send(.echo(id))
+                    self.echo(id)
                 case .close:
                     isOver = true
-                case .move, .echo:
+                case .move(let epoch):
+                    tunnel.inbound(self, movedTo: epoch)
+                case .echo:
                     break
                 }
             }
@@ -125,17 +172,55 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
             tunnel.countMalformedStream()
             return self.end(.protocolViolation)
         }
+        self.sendEchoes()
         tunnel.heard(on: self.connection)
+        if self.held.readableBytes > LaneOrder.maximumHeldBytes { tunnel.inboundHoldsTooMuch(self) }
         if isOver { self.end(.unspecified) }
     }
 
-    private func send(_ frame: ControlFrame) {
+    @inline(__always)
+    private func mayDeliver(to tunnel: PeerTunnel) -> Bool {
+        if self.isDelivering { return true }
+        self.isDelivering = self.held.readableBytes == 0 && tunnel.mayDeliver(from: self)
+        return self.isDelivering
+    }
+
+    /// Keeps a packet, as the frame that it came in.
+    private func hold(_ packet: UnsafeRawBufferPointer, _ metadata: OffloadMetadata?) {
+        self.heldPackets += 1
+        self.held.writeWithUnsafeMutableBytes(minimumWritableBytes: FrameLimits.headRoomBytes) { room in
+            guard let place = room.baseAddress else { return 0 }
+            if let metadata {
+                FrameWriter.writeSuperPacketHeader(packetBytes: packet.count, offload: metadata, at: place)
+                return FrameLimits.headRoomBytes
+            }
+            FrameWriter.writePacketHeader(packetBytes: packet.count, at: place)
+            return FrameLimits.headerBytes
+        }
+        self.held.writeBytes(packet)
+    }
+
+    /// Queues the answer to a probe. One chunk of input gets a few: a peer that asks more than that only costs time.
+    private func echo(_ id: UInt64) {
+        guard self.echoes.count < Self.maximumEchoesPerRead else { return }
+        self.echoes.append(id)
+    }
+
+    private func sendEchoes() {
+        guard !self.echoes.isEmpty else { return }
+        defer { self.echoes.removeAll(keepingCapacity: true) }
         // A peer that sends probes and reads no echoes gets no more of them.
         guard self.stream.isWritable else { return }
         var buffer = ByteBuffer()
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: FrameWriter.maximumControlFrameBytes) {
-            FrameWriter.write(frame, into: $0)
-        }
+        for id in self.echoes { buffer.write(.echo(id)) }
+        self.stream.write(buffer)
+        self.stream.flush()
+    }
+
+    private func send(_ frame: ControlFrame) {
+        guard self.stream.isWritable else { return }
+        var buffer = ByteBuffer()
+        buffer.write(frame)
         self.stream.write(buffer)
         self.stream.flush()
     }

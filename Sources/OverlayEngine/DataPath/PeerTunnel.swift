@@ -16,18 +16,26 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         func tunnel(_ tunnel: PeerTunnel, lost connection: any Connection)
         /// The connection died after large segments were sent: perhaps the path swallows them.
         func tunnel(_ tunnel: PeerTunnel, suspectsSmallMTUOn connection: any Connection)
-        /// The tunnel carries packets, or does so no more.
-        func tunnelChanged(_ tunnel: PeerTunnel)
+        /// The tunnel carries packets, or does so no more, or on another path.
+        func tunnel(_ tunnel: PeerTunnel, changed change: Change)
         /// Lanes and packets are greeted with this.
         func hello(epoch: UInt64) -> Hello
         /// Packets that the tunnel is done with.
         func release(_ packets: inout PacketList)
     }
 
+    /// What has become of a tunnel.
+    enum Change: String {
+        case up = "tunnel up"
+        case down = "tunnel down"
+        case moved = "tunnel on another path"
+    }
+
     /// A connection and its lane.
     struct Route {
         let lane: StreamLane
         var liveness: Liveness
+        /// Packets may be sent on the lane: the peer has agreed, and we have not left it.
         var isOpen = false
         var receivedAt: UInt64 = 0
         /// Bytes of packets sent since something was heard.
@@ -58,13 +66,19 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     private(set) var sentPackets: UInt64 = 0
     private(set) var sentBytes: UInt64 = 0
     private(set) var received = InboundGate.Counters()
+    /// Packets delivered before ones that the peer sent earlier, on another path.
+    private(set) var reorderedPackets: UInt64 = 0
 
     private unowned let owner: any Owner
     private let gate: InboundGate
     private var queue: FlowQueue
     private var routes: [ConnectionID: Route] = [:]
     private var inbound: [InboundLane] = []
+    private var order = LaneOrder()
+    private var orderTimer: Scheduled<Void>?
     private var sending: ConnectionID?
+    /// Connections that are to be replaced.
+    private var retiring: Set<ConnectionID> = []
     private var lastEpoch: UInt64 = 0
     private var remoteInstance: UInt64?
     private var pings: [UInt64: Ping] = [:]
@@ -84,6 +98,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// Gives all memory back and closes all lanes.
     func close(_ code: CloseCode) {
         self.timer?.cancel()
+        self.orderTimer?.cancel()
         for route in self.routes.values { route.lane.close(code) }
         self.routes = [:]
         for lane in self.inbound { lane.close(code) }
@@ -246,8 +261,18 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// The peer closed a connection, or refused a lane, because it does not know us.
     func isNotListed() { self.refusal = "\(self.member.name) does not list this machine" }
 
+    /// What was said of the peer's answers holds no more.
+    func forgetRefusal() { self.refusal = nil }
+
+    /// The connection is to be replaced: packets leave it as soon as there is another.
+    func retire(_ connection: any Connection) {
+        guard self.retiring.insert(connection.id).inserted else { return }
+        self.chooseLane(now: NIODeadline.now().uptimeNanoseconds)
+    }
+
     /// A connection to the peer is gone.
     func disconnected(_ id: ConnectionID) {
+        self.retiring.remove(id)
         guard self.routes.removeValue(forKey: id) != nil || self.sending == id else { return }
         if self.sending == id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
     }
@@ -271,11 +296,17 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         }
         self.remoteInstance = agreement.remoteInstance
         self.inbound.append(lane)
+        self.order.opened(lane.number, epoch: agreement.epoch)
         self.heard(on: lane.connection)
         self.connected(lane.connection)
     }
 
-    func inboundClosed(_ lane: InboundLane) { self.inbound.removeAll { $0 === lane } }
+    func inboundClosed(_ lane: InboundLane) {
+        guard let index = self.inbound.firstIndex(where: { $0 === lane }) else { return }
+        self.inbound.remove(at: index)
+        _ = lane.releaseHeld()
+        self.release(self.order.closed(lane.number), isLate: false)
+    }
 
     /// Whether one more inbound lane may be opened. When there are too many, the oldest makes room: the peer has left it, which it cannot
     /// say on a path that is dead, and where only the peer sends nobody here notices.
@@ -292,6 +323,51 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
         self.owner.tunnel(self, lost: connection)
         return true
+    }
+
+    // MARK: Order
+
+    /// Whether packets of `lane` are delivered now, or held.
+    func mayDeliver(from lane: InboundLane) -> Bool {
+        let before = self.order.current
+        let verdict = self.order.packets(on: lane.number, now: NIODeadline.now().uptimeNanoseconds)
+        if self.order.current != before { self.reconsider(except: lane) }
+        if verdict == .hold { self.armOrderTimer() }
+        return verdict == .deliver
+    }
+
+    /// The peer has left `lane` for the one of `epoch`.
+    func inbound(_ lane: InboundLane, movedTo epoch: UInt64) {
+        guard let agreement = lane.agreement, epoch > agreement.epoch else { return }
+        let now = NIODeadline.now().uptimeNanoseconds
+        self.release(self.order.moved(from: lane.number, to: epoch, now: now), isLate: false)
+    }
+
+    /// More is held than may be.
+    func inboundHoldsTooMuch(_ lane: InboundLane) { self.release(self.order.overflowed(lane.number), isLate: true) }
+
+    private func release(_ numbers: [UInt64], isLate: Bool) {
+        for number in numbers {
+            guard let lane = self.inbound.first(where: { $0.number == number }) else { continue }
+            let packets = lane.releaseHeld()
+            if isLate { self.reorderedPackets += packets }
+        }
+        self.reconsider(except: nil)
+        self.armOrderTimer()
+    }
+
+    private func reconsider(except lane: InboundLane?) {
+        for other in self.inbound where other !== lane { other.reconsider() }
+    }
+
+    private func armOrderTimer() {
+        self.orderTimer?.cancel()
+        self.orderTimer = self.order.nextDeadline.map { deadline in
+            self.eventLoop.scheduleTask(deadline: .uptimeNanoseconds(deadline)) { [weak self] in
+                guard let self else { return }
+                self.release(self.order.tick(now: NIODeadline.now().uptimeNanoseconds), isLate: true)
+            }
+        }
     }
 
     // MARK: StreamLane.Delegate
@@ -347,6 +423,14 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         }
     }
 
+    func laneDrained(_ lane: StreamLane) {
+        let connection = lane.connection
+        guard self.routes[connection.id]?.lane === lane else { return }
+        self.routes[connection.id] = nil
+        // The path stays, as a spare one.
+        if !self.retiring.contains(connection.id) { self.connected(connection) }
+    }
+
     // MARK: Choice
 
     private func chooseLane(now: UInt64) {
@@ -355,15 +439,20 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             path.isRelayed = route.lane.connection.details.relay != nil
             path.isLimited = route.lane.connection.details.isLimited
             path.isAlive = !route.liveness.isDead
+            path.isRetiring = self.retiring.contains(route.lane.connection.id)
+            path.carrier = Path.Carrier(transport: route.lane.connection.details.transport)
+            path.isPaced = route.lane.connection.details.congestion.map { $0.hasPrefix("bbr") } ?? true
             path.rtt = route.liveness.rtt
             return path
         }
         let chosen = PathSelector.choose(from: paths, current: self.sending?.rawValue)
         let before = self.sending
-        self.sending = chosen.map { ConnectionID(rawValue: $0.id) }
-        self.queue.isWaiting = self.sending == nil
-        guard before != self.sending else { return }
-        self.owner.tunnelChanged(self)
+        let after = chosen.map { ConnectionID(rawValue: $0.id) }
+        guard before != after else { return }
+        if let before, let after, self.leave(before, for: after) == .later { return }
+        self.sending = after
+        self.queue.isWaiting = after == nil
+        self.owner.tunnel(self, changed: before == nil ? .up : after == nil ? .down : .moved)
         if self.sending == nil {
             if !self.queue.isEmpty { self.owner.tunnelWantsConnection(self) }
         } else {
@@ -371,12 +460,38 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         }
     }
 
+    private enum Leaving {
+        case done
+        /// The lane to go to has to be opened anew: the choice is made again when it is.
+        case later
+    }
+
+    /// Ends the lane in use with a MOVE to another, so that nothing is lost and the peer can keep the order. A lane that is gone or dead is simply
+    /// left.
+    private func leave(_ current: ConnectionID, for next: ConnectionID) -> Leaving {
+        guard let old = self.routes[current], old.isOpen, !old.liveness.isDead, let new = self.routes[next] else {
+            return .done
+        }
+        guard new.lane.epoch > old.lane.epoch else {
+            // Epochs only rise.
+            self.routes[next] = nil
+            new.lane.close(.superseded)
+            self.connected(new.lane.connection)
+            return .later
+        }
+        self.routes[current]?.isOpen = false
+        self.routes[current]?.liveness.heard()
+        old.lane.leave(for: new.lane.epoch)
+        return .done
+    }
+
     /// Leaves a path that is dead, at once.
     private func abandon(_ route: Route) {
         let connection = route.lane.connection
         self.routes[connection.id] = nil
         if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
-        connection.close(.none)
+        route.lane.reset()
+        connection.abort()
         self.owner.tunnel(self, lost: connection)
     }
 
@@ -474,6 +589,17 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     func lastUse(of connection: any Connection) -> UInt64 {
         guard let route = self.routes[connection.id] else { return 0 }
         return max(route.lane.sentAt, route.receivedAt)
+    }
+}
+
+extension Path.Carrier {
+    /// The carrier of a connection, by its transport's name.
+    init(transport: String) {
+        switch transport {
+        case "quic-v1": self = .quic
+        case "ws", "wss": self = .webSocket
+        default: self = .tcp
+        }
     }
 }
 

@@ -19,10 +19,22 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
         func lane(_ lane: StreamLane, heard echo: UInt64?)
         /// The lane is gone.
         func laneClosed(_ lane: StreamLane, _ reason: LaneClosure)
+        /// The peer has read all of a lane that was left with ``StreamLane/leave(for:)``.
+        func laneDrained(_ lane: StreamLane)
+    }
+
+    private enum Phase {
+        /// Greeting, or open.
+        case active
+        /// Our side has ended with a MOVE; the peer still reads.
+        case draining
+        case closed
     }
 
     /// How long the peer may take to answer the hello.
     static let helloTimeout = TimeAmount.seconds(10)
+    /// How long the peer may take to read what was sent before a MOVE.
+    static let drainTimeout = TimeAmount.seconds(30)
 
     let connection: any Connection
     let epoch: UInt64
@@ -37,7 +49,7 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     private var burst: ByteBuffer?
     private var segmentScratch: SegmentScratch?
     private var helloTimer: Scheduled<Void>?
-    private var isClosed = false
+    private var phase = Phase.active
 
     /// Takes a negotiated stream. ``start()`` says hello.
     init(_ stream: any Stream, of connection: any Connection, hello: Hello, delegate: any Delegate) {
@@ -58,18 +70,35 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     }
 
     /// Whether packets can be sent now.
-    var isWritable: Bool { self.agreement != nil && self.stream.isWritable }
+    var isWritable: Bool { self.agreement != nil && self.phase == .active && self.stream.isWritable }
 
     /// Ends the lane in order, telling the peer why.
     func close(_ code: CloseCode) {
-        guard !self.isClosed else { return }
-        self.isClosed = true
+        guard self.phase == .active else { return self.reset() }
+        self.phase = .closed
         self.helloTimer?.cancel()
         self.send(.close(code))
         self.stream.closeWrite()
         // What the peer still sends is read and dropped; a peer that never ends its side is cut off.
         let stream = self.stream
         stream.eventLoop.scheduleTask(in: .seconds(5)) { stream.reset(.garbageCollected) }
+    }
+
+    /// Ends the lane with a MOVE: what follows travels on the lane of `epoch`.
+    func leave(for epoch: UInt64) {
+        guard self.phase == .active else { return }
+        self.send(.move(epoch: epoch))
+        self.phase = .draining
+        self.stream.closeWrite()
+        self.helloTimer = self.stream.eventLoop.scheduleTask(in: Self.drainTimeout) { [weak self] in self?.drained() }
+    }
+
+    /// Drops the lane, and what was sent on it and not read.
+    func reset() {
+        guard self.phase != .closed else { return }
+        self.phase = .closed
+        self.helloTimer?.cancel()
+        self.stream.reset(.supplanted)
     }
 
     // MARK: Sending
@@ -98,9 +127,7 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     func send(_ frame: ControlFrame) {
         self.handBurstOver()
         var buffer = ByteBuffer()
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: FrameWriter.maximumControlFrameBytes) {
-            FrameWriter.write(frame, into: $0)
-        }
+        buffer.write(frame)
         self.stream.write(buffer)
         self.stream.flush()
     }
@@ -150,10 +177,12 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     }
 
     func inputEnded() {
+        if self.phase == .draining { return self.drained() }
         self.end(.failed("the peer ended the stream"))
     }
 
     func closed(_ error: (any Error)?) {
+        if self.phase == .draining { return self.drained() }
         if let error, ConnectionClosedError.meansStranger(error) { return self.end(.refused(.unknownNetworkOrMember)) }
         self.end(.failed(error.map { String(describing: $0) } ?? "the connection ended"))
     }
@@ -180,7 +209,7 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
     }
 
     private func read(_ bytes: UnsafeRawBufferPointer) {
-        guard !bytes.isEmpty, !self.isClosed else { return }
+        guard !bytes.isEmpty, self.phase != .closed else { return }
         var closure: LaneClosure?
         var echoes: [UInt64] = []
         do {
@@ -200,13 +229,28 @@ final class StreamLane: ByteStreamReceiver, @unchecked Sendable {
         if let closure { self.end(closure) }
     }
 
+    private func drained() {
+        guard self.phase == .draining else { return }
+        self.reset()
+        self.delegate?.laneDrained(self)
+    }
+
     private func end(_ reason: LaneClosure) {
-        guard !self.isClosed else { return }
-        self.isClosed = true
+        guard self.phase == .active else { return }
+        self.phase = .closed
         self.helloTimer?.cancel()
         self.agreement = nil
         self.stream.reset(.unspecified)
         self.delegate?.laneClosed(self, reason)
+    }
+}
+
+extension ByteBuffer {
+    /// Appends a control frame.
+    mutating func write(_ frame: ControlFrame) {
+        self.writeWithUnsafeMutableBytes(minimumWritableBytes: FrameWriter.maximumControlFrameBytes) {
+            FrameWriter.write(frame, into: $0)
+        }
     }
 }
 

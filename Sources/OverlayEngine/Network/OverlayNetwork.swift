@@ -15,7 +15,7 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
     protocol Delegate: AnyObject {
         func network(_ network: OverlayNetwork, wantsConnectionFor tunnel: PeerTunnel)
         func network(_ network: OverlayNetwork, tunnel: PeerTunnel, lost connection: any Connection)
-        func network(_ network: OverlayNetwork, changed tunnel: PeerTunnel)
+        func network(_ network: OverlayNetwork, tunnel: PeerTunnel, changed change: PeerTunnel.Change)
         func network(_ network: OverlayNetwork, suspectsSmallMTUOn connection: any Connection)
         func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError)
     }
@@ -144,8 +144,8 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
         self.delegate?.network(self, suspectsSmallMTUOn: connection)
     }
 
-    func tunnelChanged(_ tunnel: PeerTunnel) {
-        self.delegate?.network(self, changed: tunnel)
+    func tunnel(_ tunnel: PeerTunnel, changed change: PeerTunnel.Change) {
+        self.delegate?.network(self, tunnel: tunnel, changed: change)
     }
 
     func hello(epoch: UInt64) -> Hello {

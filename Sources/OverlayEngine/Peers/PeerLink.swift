@@ -12,6 +12,8 @@ final class PeerLink: @unchecked Sendable {
         let connection: any Connection
         let establishedAt: UInt64
         let since: WallTime
+        /// Its keys have served their time: another connection is to take its place.
+        var isRetiring = false
     }
 
     let peer: PeerID
@@ -94,7 +96,12 @@ final class PeerLink: @unchecked Sendable {
         guard let index = self.entries.firstIndex(where: { $0.connection.id == connection.id }) else { return }
         self.entries.remove(at: index)
         for entry in self.tunnels { entry.tunnel.disconnected(connection.id) }
-        guard !self.isOver, !self.isUp, self.entries.isEmpty else { return }
+        guard !self.isOver, self.entries.allSatisfy(\.isRetiring) else { return }
+        guard !self.isUp else {
+            if self.schedule.isDialling { self.failed() } else { self.schedule.wanted(now: self.now) }
+            return self.arm()
+        }
+        guard self.entries.isEmpty else { return }
         if let reason { self.lastError = reason }
         if self.schedule.isDialling {
             // It broke before packets flowed: that is a failed dial.
@@ -107,20 +114,40 @@ final class PeerLink: @unchecked Sendable {
         self.arm()
     }
 
+    /// Replaces connections whose keys have served their time: another is made, packets move to it, the old one falls out of use. To be
+    /// called now and then.
+    func retireOldConnections(_ lifetime: KeyLifetime) {
+        var mustDial = false
+        for index in self.entries.indices where !self.entries[index].isRetiring {
+            let connection = self.entries[index].connection
+            let isDue = lifetime.isOver(
+                sealed: connection.bytesSealed, age: self.now &- self.entries[index].establishedAt,
+                isDialer: connection.role == .dialer)
+            guard isDue else { continue }
+            self.entries[index].isRetiring = true
+            mustDial = true
+            for entry in self.tunnels { entry.tunnel.retire(connection) }
+        }
+        guard mustDial, self.entries.allSatisfy(\.isRetiring) else { return }
+        self.schedule.wanted(now: self.now)
+        self.arm()
+    }
+
     /// Closes connections that neither end uses. To be called now and then.
     func closeSurplus() {
         guard self.entries.count > 1 else { return }
-        let current = self.entries.first { entry in self.tunnels.contains { $0.tunnel.sends(on: entry.connection) } }
+        let current = self.entries.filter { entry in self.tunnels.contains { $0.tunnel.sends(on: entry.connection) } }
         let paths = self.entries.map { entry in
             var path = Path(id: entry.connection.id.rawValue, establishedAt: entry.establishedAt)
             path.isRelayed = entry.connection.details.relay != nil
+            path.isRetiring = entry.isRetiring
             path.lastUsedAt = max(
                 entry.establishedAt, self.tunnels.map { $0.tunnel.lastUse(of: entry.connection) }.max() ?? 0)
             return path
         }
         let surplus = PathSelector.surplus(
-            of: paths, current: current?.connection.id.rawValue, local: self.host.peerID, remote: self.peer,
-            now: self.now)
+            of: paths, current: Set(current.map(\.connection.id.rawValue)), local: self.host.peerID,
+            remote: self.peer, now: self.now)
         for id in surplus {
             guard let entry = self.entries.first(where: { $0.connection.id.rawValue == id }) else { continue }
             self.lost(entry.connection, nil)
@@ -154,6 +181,7 @@ final class PeerLink: @unchecked Sendable {
                 break
             case .failure(let error):
                 self.lastError = String(describing: error)
+                for entry in self.tunnels { entry.tunnel.forgetRefusal() }
                 self.logger.debug(
                     "dial failed", metadata: ["peer": "\(self.peer)", "reason": "\(self.lastError ?? "")"])
                 self.failed()

@@ -124,7 +124,7 @@ import Testing
         let connection = try await loop.submit { () -> MultiplexedConnection in
             let address = Multiaddr(components: [.memory(1)])
             return MultiplexedConnection(
-                session: YamuxMuxer().multiplex(pipe.0, role: .listener), eventLoop: loop,
+                session: YamuxMuxer().multiplex(pipe.0, role: .listener), eventLoop: loop, sealed: nil,
                 remotePeer: PeerID(try PrivateKey.generate().publicKey),
                 request: .init(
                     role: .listener, expectedPeer: nil, localAddress: address, remoteAddress: address,

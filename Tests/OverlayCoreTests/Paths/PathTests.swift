@@ -217,19 +217,25 @@ private let second: UInt64 = 1_000_000_000
     /// Each pair differs by one rule, and the better one is worse by all the rules behind it.
     static let pairs: [(better: Path, worse: Path)] = [
         (
-            path(1) { ($0.isRetiring, $0.isRelayed, $0.isLimited, $0.carriesDatagrams) = (true, true, true, false) },
+            path(1) { ($0.isRetiring, $0.isRelayed, $0.isLimited, $0.isPaced) = (true, true, true, false) },
             path(2) { $0.isAlive = false }
         ),
         (
-            path(1) { ($0.isRelayed, $0.isLimited, $0.carriesDatagrams, $0.rtt) = (true, true, false, nil) },
+            path(1) { ($0.isRelayed, $0.isLimited, $0.isPaced, $0.rtt) = (true, true, false, nil) },
             path(2) { $0.isRetiring = true }
         ),
-        (path(1) { ($0.carriesDatagrams, $0.rtt) = (false, nil) }, path(2) { $0.isRelayed = true }),
+        (path(1) { ($0.isLimited, $0.isPaced, $0.rtt) = (true, false, nil) }, path(2) { $0.isRelayed = true }),
         (
-            path(1) { ($0.isRelayed, $0.carriesDatagrams, $0.rtt) = (true, false, second) },
+            path(1) { ($0.isRelayed, $0.isPaced, $0.rtt) = (true, false, second) },
             path(2) { ($0.isRelayed, $0.isLimited) = (true, true) }
         ),
-        (path(1) { $0.rtt = second }, path(2) { $0.carriesDatagrams = false }),
+        (path(1) { ($0.rtt, $0.carrier) = (second, .webSocket) }, path(2) { $0.isPaced = false }),
+        (
+            path(1) { ($0.rtt, $0.carrier, $0.establishedAt) = (14 * millisecond, .webSocket, 0) },
+            path(2) { ($0.carrier, $0.establishedAt) = (.tcp, 5) }
+        ),
+        (path(1) { $0.rtt = 25 * millisecond }, path(2) { ($0.carrier, $0.establishedAt) = (.quic, 5) }),
+        (path(1) { ($0.carrier, $0.rtt) = (.quic, 25 * millisecond) }, path(2) { $0.carrier = .webSocket }),
     ]
 
     @Test(arguments: 0..<pairs.count)
@@ -264,6 +270,34 @@ private let second: UInt64 = 1_000_000_000
         #expect(PathSelector.choose(from: [other, current], current: 1)?.id == (moves ? 2 : 1))
     }
 
+    /// A QUIC path beside the TCP path that streams use, and whether datagrams travel on it.
+    static let datagramPaths: [(name: String, path: Path, isChosen: Bool)] = [
+        ("a QUIC path", path(2), true),
+        ("too small for a packet", path(2) { $0.carriesDatagrams = false }, false),
+        ("dead", path(2) { $0.isAlive = false }, false),
+        ("relayed", path(2) { $0.isRelayed = true }, false),
+        ("to be replaced", path(2) { $0.isRetiring = true }, false),
+        ("without BBR, which matters to bulk only", path(2) { $0.isPaced = false }, true),
+        ("slower", path(2) { $0.rtt = second }, true),
+    ]
+
+    @Test(arguments: 0..<datagramPaths.count)
+    func datagramsNeedAPathThatSuits(index: Int) {
+        let (name, path, isChosen) = Self.datagramPaths[index]
+        let stream = Self.path(1) { $0.carriesDatagrams = false }
+        let found = PathSelector.chooseForDatagrams(from: [stream, path], beside: stream, current: nil)
+        #expect(found?.id == (isChosen ? 2 : nil), "\(name)")
+    }
+
+    @Test func datagramsStayUnlessThereIsAGain() {
+        let now = Self.path(2) { $0.carrier = .quic }
+        let like = Self.path(3) { ($0.carrier, $0.rtt) = (.quic, 19 * millisecond) }
+        let faster = Self.path(4) { ($0.carrier, $0.rtt) = (.quic, 2 * millisecond) }
+        #expect(PathSelector.chooseForDatagrams(from: [now, like], beside: nil, current: 2)?.id == 2)
+        #expect(PathSelector.chooseForDatagrams(from: [now, like, faster], beside: nil, current: 2)?.id == 4)
+        #expect(PathSelector.chooseForDatagrams(from: [], beside: nil, current: 2) == nil)
+    }
+
     @Test func onlyTheLowerPeerClosesSurplus() {
         let low = PeerID(uncheckedBytes: [1])
         let high = PeerID(uncheckedBytes: [2])
@@ -273,7 +307,8 @@ private let second: UInt64 = 1_000_000_000
         let used = Self.path(3) { ($0.isRelayed, $0.lastUsedAt) = (true, now - 30 * second + 1) }
         let paths = [best, idle, used]
         func surplus(_ local: PeerID, _ remote: PeerID, _ paths: [Path], current: UInt64? = nil) -> [UInt64] {
-            PathSelector.surplus(of: paths, current: current, local: local, remote: remote, now: now)
+            PathSelector.surplus(
+                of: paths, current: current.map { [$0] } ?? [], local: local, remote: remote, now: now)
         }
         #expect(surplus(low, high, paths) == [2])
         #expect(surplus(high, low, paths) == [])
@@ -283,11 +318,36 @@ private let second: UInt64 = 1_000_000_000
         // The path in use stays although it is not the first.
         let sticky = Self.path(5) { ($0.rtt, $0.lastUsedAt) = (21 * millisecond, now) }
         #expect(surplus(low, high, [best, sticky], current: 5) == [1])
-        // Beyond four the worst goes at once.
+        // Beyond four the worst goes, as soon as it is quiet.
         let busy = (0..<6).map { number in
-            Self.path(number) { ($0.rtt, $0.lastUsedAt) = ((20 + number) * millisecond, now) }
+            Self.path(number) { ($0.rtt, $0.lastUsedAt) = ((20 + number) * millisecond, now - second) }
         }
+        let inUse = busy.map { path in
+            var path = path
+            path.lastUsedAt += 1
+            return path
+        }
+        #expect(surplus(low, high, inUse) == [])
         #expect(surplus(low, high, busy) == [4, 5])
         #expect(surplus(low, high, Array(busy.prefix(4))) == [])
+    }
+}
+
+@Suite struct KeyLifetimeTests {
+    @Test(
+        arguments: [
+            (0, 0, true, false), (99, 999, true, false), (100, 0, true, true), (0, 1_000, true, true),
+            (100, 1_000, false, false), (111, 1_124, false, false), (112, 0, false, true), (0, 1_125, false, true),
+            (UInt64.max, UInt64.max, false, true),
+        ] as [(UInt64, UInt64, Bool, Bool)])
+    func endsByBytesOrTime(sealed: UInt64, age: UInt64, isDialer: Bool, isOver: Bool) {
+        let lifetime = KeyLifetime(bytes: 100, nanoseconds: 1_000)
+        #expect(lifetime.isOver(sealed: sealed, age: age, isDialer: isDialer) == isOver)
+    }
+
+    @Test func neverEndsByOverflow() {
+        let endless = KeyLifetime(bytes: .max, nanoseconds: .max)
+        #expect(!endless.isOver(sealed: .max - 1, age: .max - 1, isDialer: false))
+        #expect(KeyLifetime.standard == KeyLifetime(bytes: 274_877_906_944, nanoseconds: 43_200_000_000_000))
     }
 }

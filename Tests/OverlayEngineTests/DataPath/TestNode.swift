@@ -29,6 +29,7 @@ final class TestNode {
         var configuration = HostConfiguration(key: self.key)
         configuration.memoryNetwork = network
         configuration.listen = [Multiaddr(components: [.memory(number)])]
+        configuration.limits.perPeer = 64
         configuration.gater = { peer, _, _ in membership.contains(peer) }
         configuration.logger = Logger(label: name) { _ in SwiftLogNoOpLogHandler() }
         self.host = LibP2P.Host(configuration, group: self.group)

@@ -129,6 +129,50 @@ import TunnelDevice
         }
     }
 
+    /// Both ends replace their connection again and again while packets flow both ways: none is lost, none overtakes another.
+    @Test func movesToNewConnectionsInOrder() async throws {
+        try await self.withPair { a, b in
+            let (from, to) = (try await a.ips()[0], try await b.ips()[0])
+            let (first, second) = (a.peer, b.peer)
+            for round in 0..<20 {
+                // One end, the other, both.
+                let moving = [(a, second), (b, first)].enumerated().filter { round % 3 != 1 - $0.offset }.map(\.element)
+                var used: Set<ConnectionID> = []
+                for (node, peer) in moving {
+                    used.formUnion(
+                        try await node.onLoop { overlay in
+                            overlay.links[peer]?.retireOldConnections(KeyLifetime(bytes: .max, nanoseconds: 0))
+                            return overlay.links[peer]?.entries.map(\.connection.id) ?? []
+                        })
+                }
+                let left = used
+                var burstsAfterTheMove = 0
+                while burstsAfterTheMove < 2 {
+                    for number in 0..<UInt8(8) {
+                        try a.inject(Packets.udp(from: from, to: to, payload: [UInt8(round), number]))
+                        try b.inject(Packets.udp(from: to, to: from, payload: [UInt8(round), number]))
+                    }
+                    for number in 0..<UInt8(8) {
+                        #expect(try await b.next().packet.suffix(2) == [UInt8(round), number])
+                        #expect(try await a.next().packet.suffix(2) == [UInt8(round), number])
+                    }
+                    var haveMoved = true
+                    for (node, peer) in moving {
+                        let hasMoved = try await node.onLoop { overlay in
+                            guard let tunnel = overlay.networks.first?.tunnels[peer], tunnel.isUp else { return false }
+                            return tunnel.openRoutes.first.map { !left.contains($0.lane.connection.id) } ?? false
+                        }
+                        haveMoved = haveMoved && hasMoved
+                    }
+                    if haveMoved { burstsAfterTheMove += 1 }
+                }
+            }
+            for (node, peer) in [(a, second), (b, first)] {
+                try await node.until(peer) { $0.reorderedPackets == 0 && $0.drops.total == 0 && $0.isUp }
+            }
+        }
+    }
+
     @Test func saysWhenThePeerDoesNotListUs() async throws {
         let network = MemoryNetwork()
         let a = try TestNode("a", seed: 1, on: network, number: 1)
