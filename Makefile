@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SECONDS_PER_FUZZER ?= 60
 
-.PHONY: all demo test lab lab-soak interop bench fuzz lint docs install clean packages-build packages-lab packages-interop
+.PHONY: all demo test lab lab-soak interop bench fuzz lint docs install uninstall clean packages-build packages-lab packages-interop
 
 all: release
 
@@ -39,11 +39,13 @@ test: packages-build
 
 # Scenarios in network namespaces.
 lab: packages-lab release
+	@packaging/need-packages python3
 	swift build -c release --product lab-peer
 	@Tests/Lab/as-root Tests/Lab/run
 
 # The same, many times over.
 lab-soak: packages-lab release
+	@packaging/need-packages python3
 	swift build -c release --product lab-peer
 	@Tests/Lab/as-root Tests/Lab/run --repeat 100
 
@@ -73,8 +75,13 @@ docs: packages-build
 
 # --- Installing
 
+# WARREN=path installs that executable.
 install: release
-	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install.sh "$$(swift build -c release --show-bin-path)/warren"
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install.sh "$${WARREN:-$$(swift build -c release --show-bin-path)/warren}"
+
+# Keys, configuration and state stay.
+uninstall:
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" packaging/install.sh --uninstall
 
 clean:
 	swift package clean

@@ -40,12 +40,17 @@ class Warren:
                 "networks": {"lab": {"interface": "warren0", "mtu": self.mtu, "peers": peers}},
             }
             network.write(f"{side}/warren.yaml", json.dumps(configuration))  # JSON is YAML
-        daemons = [network.start(side, *self.words(network, side, "daemon")) for side in SIDES]
+        daemons = [network.start(side, *self.words(network, side, "daemon"), environment=self.environment(network, side))
+                   for side in SIDES]
         for side in SIDES:
             until(lambda: self.direct_peer(network, side), 20, f"warren on {side} to be connected")
         path = next(iter(self.direct_peer(network, "a").get("paths", [])), {})
         self.agreed.adopt(path)
         return daemons, self.status(network, "b")["networks"][0]["ips"][0]
+
+    def environment(self, network, side):
+        """What the daemons' environment has besides."""
+        return {}
 
     def words(self, network, side, *words):
         folder = network.path(side)
@@ -64,6 +69,16 @@ class Warren:
         except (Failed, ValueError, LookupError):
             return None
         return next((peer for peer in peers if peer["name"] == OTHER[side] and peer["state"] == "direct"), None)
+
+
+@dataclasses.dataclass
+class CountedWarren(Warren):
+    """Daemons that count what they allocate, each in a file of its own."""
+
+    counter: str
+
+    def environment(self, network, side):
+        return {"LD_PRELOAD": self.counter, "ALLOCATIONS": network.path(f"{side}.allocations")}
 
 
 @dataclasses.dataclass

@@ -13,6 +13,8 @@ BOUNDS = [
     ("idle round trip / forwarder", "ping.median_ms", "forwarder", "<=", 1.5, True),
     ("peak RSS of a daemon, MB", "rss_peak_mb", None, "<=", 60, True),
     ("CPU of an idle daemon, %", "idle.cpu_percent", None, "<=", 0.5, True),
+    ("allocations per further 64-byte packet of a burst", "allocations.small.both.per_further_packet", None, "<=", 0.05, True),
+    ("allocations per further 1200-byte packet of a burst", "allocations.large.both.per_further_packet", None, "<=", 0.05, True),
     ("RSS growth in the soak, MB", "soak.growth_mb", None, "<=", 2, True),
     ("peak RSS in the soak, MB", "soak.rss_peak_mb", None, "<=", 60, True),
 ]
@@ -80,11 +82,30 @@ def lines(rows):
 
 def table(figures, runs):
     shown = [column for column in COLUMNS if any(column[1] in mine for mine in figures.values())]
+    if not shown:
+        return ""
     rows = [["medians", "n", *(head for head, _, _ in shown)]]
     for name, mine in figures.items():
-        count = sum(run["entrant"] == name and "error" not in run["result"] for run in runs)
+        count = sum(run["entrant"] == name and not {"error", "allocations"} & run["result"].keys() for run in runs)
         rows.append([name, str(count), *(f"{mine[key]:,.{digits}f}" if key in mine else "-" for _, key, digits in shown)])
     return "\n".join(lines(rows))
+
+
+def allocations(runs):
+    """What the daemons allocate, one kind of work per line, or nothing."""
+    found = next((run["result"]["allocations"] for run in runs if "allocations" in run["result"]), None)
+    if not found:
+        return ""
+    bulk = found["super"]
+    rows = [["allocations of warren's daemons", "a sends", "b receives", "both"]]
+    for key, size in (("small", 64), ("large", 1200)):
+        for name in found[key]["both"]:
+            rows.append([f"{name.replace('_', ' ')}, {size} bytes", *(f"{found[key][side][name]:.3f}" for side in ("a", "b", "both"))])
+    rows.append([f"per super-packet of a TCP flow, {bulk['bytes_per_packet']} bytes on average",
+                 *(f"{bulk[side]['per_packet']:.3f}" for side in ("a", "b", "both"))])
+    rows.append(["per second with nothing to do", *(f"{found['idle'][side]:.3f}" for side in ("a", "b", "both"))])
+    busiest = ", ".join(f"{name} {count:.2f}" for name, count in found["small"]["threads"].items())
+    return "\n".join([*lines(rows), f"Threads, per burst of small packets: {busiest}"])
 
 
 def disturbance(figures, limit):

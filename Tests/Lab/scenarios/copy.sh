@@ -1,4 +1,4 @@
-# A large file arrives as it was sent, both ways (LAB_BYTES, 200 MB).
+# A large file arrives as it was sent, both ways: super-packets on both sides (LAB_BYTES, 200 MB).
 . "$(dirname "$0")/../lib.sh"
 
 bytes=${LAB_BYTES:-200000000}

@@ -23,5 +23,6 @@ $b"
 reload a
 [[ $(of_peer a c .name) == "" ]] || fail "c is still listed"
 [[ $(on a ip route get 203.0.113.1 2>&1) != *warren0* ]] || fail "the route is still there"
-until_true 5 test "$kept" = "$(connections a)"
+as_before() { [[ $(connections a) == "$kept" ]]; }
+until_true 5 as_before
 pings a b
