@@ -459,9 +459,9 @@ siege() {
 attack() {
     local name=$1 code=0
     shift
-    on b ping -q -i 0.05 -W 2 -c 60 "$(ip_of a 4)" >"$LAB_DIR/b/pings" 2>&1 &
+    on b ping -q -i 0.05 -W 10 -c 60 "$(ip_of a 4)" >"$LAB_DIR/b/pings" 2>&1 &
     local honest=$!
-    timeout 30 ip netns exec "$LAB_TAG-c" "$LAB_TOOLS/lab-peer" "$name" --key "$LAB_DIR/c/state/identity.key" \
+    timeout 120 ip netns exec "$LAB_TAG-c" "$LAB_TOOLS/lab-peer" "$name" --key "$LAB_DIR/c/state/identity.key" \
         --target "$(identity a)" --address 192.0.2.1 --from "$(of_peer a c '.ips | join(",")')" --to "$(ip_of a 4),$(ip_of a 6)" \
         "$@" >>"$LAB_DIR/c/log" 2>&1 || code=$?
     [[ $code == 0 ]] || fail "lab-peer $name: exit code $code"

@@ -2,7 +2,15 @@
 . "$(dirname "$0")/../lib.sh"
 
 siege
-attack half-open --count 400 --seconds 12
+# The handshake's time-out is 10 s.
+some_are_open() { [[ -n $(on a ss -Htn state established 'sport = :4117 and dst 192.0.2.3') ]]; }
+none_is_open() { ! some_are_open; }
+(attack half-open --count 400 --seconds 20) &
+until_true 10 some_are_open
+start_clock
+until_true 60 none_is_open
+judge_clock 12000 "the last of 400 silent connections is closed"
+wait $! || fail "the attack failed"
 count=$(grep -o '[0-9]* closed' "$LAB_DIR/c/log" | tail -n 1 | cut -d' ' -f1)
 ((count == 400)) || fail "$((400 - count)) of 400 silent connections are still open"
 stop b

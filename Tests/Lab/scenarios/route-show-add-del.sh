@@ -10,7 +10,7 @@ reload b
 on a ping -q -c 1 -W 1 203.0.113.7 >/dev/null 2>&1 && fail "there is a way before the route"
 w a route add 203.0.113.0/24 b
 w a route show | grep -q '203.0.113.0/24.*b' || fail "$(w a route show)"
-on a ping -q -c 3 -i 0.05 -W 2 203.0.113.7 >/dev/null || fail "the route leads nowhere"
+answered a 203.0.113.7 3 0.05
 w a route add 203.0.113.0/25 nobody 2>/dev/null && fail "a route to nobody was taken"
 w a route del 203.0.113.0/24
 w a route show | grep -q 203.0.113 && fail "$(w a route show)"
