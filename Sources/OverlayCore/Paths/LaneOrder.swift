@@ -2,7 +2,7 @@
 ///
 /// A peer may have several lanes open, each with an epoch that is higher than those of its earlier ones. It sends on one of them, the
 /// current one. A planned move ends with `MOVE(epoch)` on the old lane; packets of the new lane that come sooner are held until then, for
-/// 250 ms or 1 MiB at most. A lane that closes lets go what waited for it.
+/// 250 ms at most. A lane that closes lets go what waited for it.
 ///
 /// | packets on a lane | are |
 /// |---|---|
@@ -33,7 +33,7 @@ package struct LaneOrder: Equatable, Sendable {
 
     /// How long the packets of a lane are held at most, in nanoseconds.
     package static let maximumHold: UInt64 = 250_000_000
-    /// How many bytes of one lane are held at most.
+    /// How many bytes of a lane the owner holds before it reads no more of the lane: its sender then waits.
     package static let maximumHeldBytes = 1 << 20
 
     /// The lane that delivers, once one does.
@@ -97,11 +97,6 @@ package struct LaneOrder: Equatable, Sendable {
         }
         return released
     }
-
-    /// A lane holds more than it may.
-    ///
-    /// - Returns: The lanes whose held packets are delivered now, out of order perhaps.
-    package mutating func overflowed(_ id: UInt64) -> [UInt64] { self.releaseHeld { $0.id == id } }
 
     /// Time passes.
     ///

@@ -70,6 +70,7 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
     /// - Returns: How many packets.
     func releaseHeld() -> UInt64 {
         guard let tunnel = self.tunnel, self.held.readableBytes > 0 else { return 0 }
+        defer { if !self.isClosed { self.stream.setReading(true) } }
         var held = ByteBuffer()
         swap(&held, &self.held)
         let packets = self.heldPackets
@@ -174,7 +175,6 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
         }
         self.sendEchoes()
         tunnel.heard(on: self.connection)
-        if self.held.readableBytes > LaneOrder.maximumHeldBytes { tunnel.inboundHoldsTooMuch(self) }
         if isOver { self.end(.unspecified) }
     }
 
@@ -198,6 +198,7 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
             return FrameLimits.headerBytes
         }
         self.held.writeBytes(packet)
+        if self.held.readableBytes > LaneOrder.maximumHeldBytes { self.stream.setReading(false) }
     }
 
     /// Queues the answer to a probe. One chunk of input gets a few: a peer that asks more than that only costs time.

@@ -343,9 +343,6 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         self.release(self.order.moved(from: lane.number, to: epoch, now: now), isLate: false)
     }
 
-    /// More is held than may be.
-    func inboundHoldsTooMuch(_ lane: InboundLane) { self.release(self.order.overflowed(lane.number), isLate: true) }
-
     private func release(_ numbers: [UInt64], isLate: Bool) {
         for number in numbers {
             guard let lane = self.inbound.first(where: { $0.number == number }) else { continue }

@@ -81,20 +81,13 @@ private let hold = LaneOrder.maximumHold
         #expect(order.tick(now: 100 + hold) == [2])
         #expect(order.current == 2)
         #expect(order.packets(on: 1, now: 101 + hold) == .deliver, "what comes late still comes")
-
-        var other = self.order(1, 2)
-        #expect(other.packets(on: 1, now: 0) == .deliver)
-        #expect(other.packets(on: 2, now: 0) == .hold)
-        #expect(other.overflowed(2) == [2])
-        #expect(other.packets(on: 2, now: 0) == .deliver)
-        #expect(other.overflowed(2) == [], "nothing is held any more")
     }
 
     @Test func lanesThatNobodyKnows() {
         var order = LaneOrder()
         #expect(order.packets(on: 9, now: 0) == .deliver)
         #expect(order.current == nil)
-        #expect(order.closed(9) == [] && order.overflowed(9) == [] && order.tick(now: .max) == [])
+        #expect(order.closed(9) == [] && order.tick(now: .max) == [])
         order.opened(1, epoch: .max)
         #expect(order.packets(on: 1, now: .max) == .deliver)
         order.opened(2, epoch: .max)
