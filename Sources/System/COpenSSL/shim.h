@@ -8,4 +8,6 @@
 #include <openssl/evp.h>
 #include <openssl/obj_mac.h>
 #include <openssl/param_build.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 #endif
