@@ -30,6 +30,7 @@ public final class Host: Sendable {
 
     private let configuration: HostConfiguration
     private let tcp: TCPTransport
+    private let privateNetwork: PrivateNetwork
 
     /// Builds the node. Nothing listens or dials before ``start()``.
     ///
@@ -42,15 +43,19 @@ public final class Host: Sendable {
         self.configuration = configuration
 
         let upgrader = ConnectionUpgrader(
-            securities: [NoiseUpgrader(identity: configuration.key)], muxers: [YamuxMuxer()])
+            securities: [NoiseUpgrader(identity: configuration.key)], muxers: [YamuxMuxer()],
+            preSharedKey: configuration.preSharedKey)
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp
         var transports: [any Transport] = [tcp]
         if let network = configuration.memoryNetwork {
             transports.append(MemoryTransport(network: network, eventLoop: group.next(), upgrader: upgrader))
         }
+        let privateNetwork = PrivateNetwork(
+            configuration.preSharedKey, transports: transports, listen: configuration.listen)
+        self.privateNetwork = privateNetwork
         let swarm = Swarm(
-            eventLoop: group.next(), localPeer: peerID, transports: transports, registry: ProtocolRegistry(),
+            eventLoop: group.next(), localPeer: peerID, transports: privateNetwork.transports, registry: ProtocolRegistry(),
             peerStore: PeerStore(path: configuration.peerStorePath), limits: configuration.limits,
             dialTimeout: configuration.dialTimeout, logger: configuration.logger, dials: configuration.dials,
             gater: configuration.gater)
@@ -65,12 +70,14 @@ public final class Host: Sendable {
         self.ping = PingService()
     }
 
-    /// Binds the configured addresses, all or none, and starts the services.
-    /// - Throws: ``ListenError``.
+    /// Binds the configured addresses, all or none, and starts the services. In a private network addresses that its key cannot protect
+    /// are left out, with a warning.
+    /// - Throws: ``ListenError``; its cause is ``PrivateNetworkError/unprotectedTransport(_:)`` where no address can be protected.
     public func start() async throws {
+        let listen = try self.privateNetwork.addressesToListenOn(logger: self.configuration.logger)
         self.identify.start()
         self.ping.register(with: self.swarm.registry)
-        _ = try await self.swarm.listen(on: self.configuration.listen)
+        _ = try await self.swarm.listen(on: listen)
     }
 
     /// Closes every connection, saves the peer store, and returns when all is gone.

@@ -13,6 +13,13 @@ public struct HostConfiguration: Sendable {
     public var listen: [Multiaddr] = []
     /// What its TCP sockets are like.
     public var tcp = TCPOptions()
+    /// The key of the private network that the node is in, if it is in one: it then speaks with those only who have the key too.
+    ///
+    /// Addresses of transports that cannot be protected by a key (QUIC) are then neither listened on nor dialled: ``Host/start()`` logs
+    /// one warning that names them. libp2p programs in general refuse to start without a key where the environment says
+    /// `LIBP2P_FORCE_PNET=1`; this library reads no environment, so that is up to the program, which has
+    /// ``PrivateNetworkError/keyRequired`` for it.
+    public var preSharedKey: PreSharedKey?
     /// A network inside this process, for tests: `/memory/…` addresses.
     public var memoryNetwork: MemoryNetwork?
     /// How many connections it holds.

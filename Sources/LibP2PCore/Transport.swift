@@ -4,6 +4,9 @@ public import PeerIdentity
 
 /// Makes connections over one kind of address: TCP, QUIC, memory, a relay.
 public protocol Transport: Sendable {
+    /// Whether a pre-shared key protects every connection it makes. A node of a private network uses no others.
+    var hasPreSharedKey: Bool { get }
+
     /// Whether this transport can dial `address` (any `/p2p` at its end included).
     func canDial(_ address: Multiaddr) -> Bool
 
@@ -22,6 +25,11 @@ public protocol Transport: Sendable {
     /// Starts to listen. Connections go to `accept` fully upgraded, on their own loops.
     func listen(on address: Multiaddr, accept: @escaping @Sendable (any Connection) -> Void)
         -> EventLoopFuture<any Listener>
+}
+
+extension Transport {
+    /// No: the key of a private network has to be put beneath everything else, which not all transports let us do.
+    public var hasPreSharedKey: Bool { false }
 }
 
 /// A place where a transport accepts connections.

@@ -30,6 +30,7 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl"),
+        .systemLibrary(name: "CSodium", path: "Sources/System/CSodium", pkgConfig: "libsodium"),
         .target(name: "Multiformats", swiftSettings: instrumented),
         .target(
             name: "PeerIdentity", dependencies: ["COpenSSL", "Multiformats", crypto, cryptoExtras, protobuf],
@@ -39,7 +40,7 @@ let package = Package(
         .target(
             name: "LibP2PConnection",
             dependencies: [
-                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore, protobuf,
+                "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore, protobuf,
             ],
             exclude: ["Memory", "Noise/Protos", "TCP", "Upgrade"], swiftSettings: instrumented),
         .target(

@@ -4,7 +4,7 @@ import Testing
 @Suite struct DependencyTests {
     /// From the bottom up: a target imports only targets that stand above it here. Package.swift keeps the same order.
     static let order = [
-        "CLinux", "COpenSSL", "CNetlink", "CCap", "CNgtcp2",
+        "CLinux", "COpenSSL", "CSodium", "CNetlink", "CCap", "CNgtcp2",
         "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PQUIC", "LibP2PSwarm",
         "LibP2PProtocols", "LibP2PKademlia", "LibP2PGossipSub", "LibP2P",
         "OverlayCore", "TunnelDevice", "ControlAPI", "OverlayEngine", "warren", "TestKit",

@@ -11,6 +11,7 @@ import Testing
         "Sources/LibP2PConnection/Noise/NoiseHandshake.swift",
         "Sources/LibP2PConnection/Noise/NoisePayload.swift",
         "Sources/LibP2PConnection/Noise/NoiseRecords.swift",
+        "Sources/LibP2PConnection/PNet/PreSharedKey+File.swift",
         "Sources/LibP2PConnection/Yamux/YamuxFrame.swift",
         "Sources/LibP2PConnection/Yamux/YamuxSession.swift",
         "Sources/LibP2PConnection/Yamux/YamuxSession+FlowControl.swift",

@@ -61,6 +61,9 @@ public final class MemoryTransport: Transport {
         self.upgrader = upgrader
     }
 
+    /// Whether its upgrader has one.
+    public var hasPreSharedKey: Bool { self.upgrader.hasPreSharedKey }
+
     /// `/memory/<number>`.
     public func canDial(_ address: Multiaddr) -> Bool { address.memoryNumber != nil }
 

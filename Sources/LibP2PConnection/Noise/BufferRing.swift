@@ -16,9 +16,9 @@ struct BufferRing {
     }
 
     /// Fills the next buffer, which starts empty with room for `minimumCapacity` bytes, and returns its contents.
-    mutating func fill(
-        minimumCapacity: Int, _ body: (inout ByteBuffer) throws(NoiseError) -> Void
-    ) throws(NoiseError) -> ByteBuffer {
+    mutating func fill<Failure: Error>(
+        minimumCapacity: Int, _ body: (inout ByteBuffer) throws(Failure) -> Void
+    ) throws(Failure) -> ByteBuffer {
         let index = self.next
         self.next = index + 1 == self.buffers.count ? 0 : index + 1
         self.isEmpty = false

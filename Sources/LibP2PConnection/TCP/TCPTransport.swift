@@ -40,6 +40,9 @@ public final class TCPTransport: Transport {
         self.handshakes = InboundHandshakes(limit: options.maximumPendingInbound)
     }
 
+    /// Whether its upgrader has one.
+    public var hasPreSharedKey: Bool { self.upgrader.hasPreSharedKey }
+
     /// A specific IP address and a port other than 0.
     public func canDial(_ address: Multiaddr) -> Bool {
         guard let remote = address.tcpSocketAddress, let ip = remote.ip else { return false }

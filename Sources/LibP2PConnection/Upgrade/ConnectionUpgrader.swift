@@ -5,21 +5,32 @@ public import PeerIdentity
 
 /// Turns a plain byte stream into a ``Connection``:
 ///
-/// 1. multistream-select settles the security protocol,
-/// 2. its handshake proves the remote and, when both can, settles the muxer,
-/// 3. otherwise multistream-select settles the muxer,
-/// 4. the muxer starts when the connection gets a delegate.
+/// 1. where there is a pre-shared key, everything from here on is encrypted with it (``ProtectedByteStream``),
+/// 2. multistream-select settles the security protocol,
+/// 3. its handshake proves the remote and, when both can, settles the muxer,
+/// 4. otherwise multistream-select settles the muxer,
+/// 5. the muxer starts when the connection gets a delegate.
 ///
 /// Spec: `connections/README.md` § Upgrading Connections.
 public struct ConnectionUpgrader: Sendable {
     private let securities: [any SecurityUpgrader]
     private let muxers: [any MuxerUpgrader]
+    private let preSharedKey: PreSharedKey?
 
     /// Both lists in order of preference; neither may be empty.
-    public init(securities: [any SecurityUpgrader], muxers: [any MuxerUpgrader]) {
+    ///
+    /// - Parameter preSharedKey: The private network's key. Connections with whoever does not have it fail with
+    ///   ``PrivateNetworkError``.
+    public init(
+        securities: [any SecurityUpgrader], muxers: [any MuxerUpgrader], preSharedKey: PreSharedKey? = nil
+    ) {
         self.securities = securities
         self.muxers = muxers
+        self.preSharedKey = preSharedKey
     }
+
+    /// Whether every connection is protected by a pre-shared key.
+    public var hasPreSharedKey: Bool { self.preSharedKey != nil }
 
     /// What is known of the stream to upgrade.
     public struct Request: Sendable {
@@ -56,8 +67,20 @@ public struct ConnectionUpgrader: Sendable {
     /// Upgrades `stream`, which the upgrader owns from now on; on failure it is closed. Called on the stream's loop.
     ///
     /// Fails with ``TransportError/timedOut``, ``TransportError/peerMismatch(expected:found:)``, ``NegotiationError``, the security
-    /// protocol's own error, or why the stream closed.
+    /// protocol's own error, or why the stream closed; in a private network with ``PrivateNetworkError``, when the remote may not have
+    /// the key.
     public func upgrade(_ stream: any ByteStream, as request: Request) -> EventLoopFuture<any Connection> {
+        guard let preSharedKey = self.preSharedKey else { return self.upgradePlain(stream, request) }
+        do {
+            let protected = try ProtectedByteStream(stream, key: preSharedKey)
+            return self.upgradePlain(protected, request).flatMapErrorThrowing { throw protected.explain($0) }
+        } catch {
+            stream.close(error)
+            return stream.eventLoop.makeFailedFuture(error)
+        }
+    }
+
+    private func upgradePlain(_ stream: any ByteStream, _ request: Request) -> EventLoopFuture<any Connection> {
         let timer = stream.eventLoop.scheduleTask(in: request.timeout) { stream.close(TransportError.timedOut) }
         let result = self.negotiateSecurity(stream, request).flatMap { security, negotiated in
             security.secure(

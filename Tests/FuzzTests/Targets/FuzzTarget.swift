@@ -16,6 +16,7 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
     static let all: [FuzzTarget] = [
         .varint, .cid, .multiaddrBytes, .multiaddrText,
         .multistreamDialer, .multistreamListener, .noisePayload, .noiseHandshake, .noiseRecords, .yamux,
+        .preSharedKey, .keyStream,
         .publicKey, .privateKey, .peerID, .envelope, .peerRecord, .identify,
         .frames, .hello, .packet, .packetChecksummed, .localOffload,
         .configuration, .httpResponse,
