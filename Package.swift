@@ -9,6 +9,7 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let collections = Target.Dependency.product(name: "Collections", package: "swift-collections")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
@@ -18,6 +19,7 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
 
 let package = Package(
     name: "warren",
@@ -27,6 +29,8 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -41,6 +45,9 @@ let package = Package(
         .systemLibrary(
             name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
             providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CSodium", path: "Sources/System/CSodium", pkgConfig: "libsodium",
+            providers: [.apt(["libsodium-dev"])]),
         .systemLibrary(
             name: "CNetlink", path: "Sources/System/CNetlink", pkgConfig: "libnl-route-3.0",
             providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"])]),
@@ -58,8 +65,8 @@ let package = Package(
         .target(
             name: "LibP2PConnection",
             dependencies: [
-                "CLinux", "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, logging,
-                nioCore, nioPosix, protobuf,
+                "CLinux", "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", asn1, collections,
+                crypto, logging, nioCore, nioPosix, protobuf, x509,
             ],
             exclude: ["Noise/Protos"], swiftSettings: settings),
         .target(
@@ -178,15 +185,14 @@ let package = Package(
             name: "LibP2PTests",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "TestKit",
-                nioCore, nioEmbedded, nioPosix,
+                logging, nioCore, nioEmbedded, nioPosix,
             ],
             swiftSettings: settings),
         .testTarget(
             name: "LibP2PConnectionTests",
             dependencies: [
-                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", crypto,
-                nioCore,
-                nioEmbedded, nioPosix,
+                "COpenSSL", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "TestKit", asn1, crypto,
+                nioCore, nioEmbedded, nioPosix, x509,
             ],
             swiftSettings: settings),
     ],

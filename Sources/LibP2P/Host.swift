@@ -55,7 +55,8 @@ public final class Host: Sendable {
             configuration.preSharedKey, transports: transports, listen: configuration.listen)
         self.privateNetwork = privateNetwork
         let swarm = Swarm(
-            eventLoop: group.next(), localPeer: peerID, transports: privateNetwork.transports, registry: ProtocolRegistry(),
+            eventLoop: group.next(), localPeer: peerID, transports: privateNetwork.transports,
+            registry: ProtocolRegistry(),
             peerStore: PeerStore(path: configuration.peerStorePath), limits: configuration.limits,
             dialTimeout: configuration.dialTimeout, logger: configuration.logger, dials: configuration.dials,
             gater: configuration.gater)

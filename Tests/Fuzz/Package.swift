@@ -40,7 +40,8 @@ let package = Package(
         .target(
             name: "LibP2PConnection",
             dependencies: [
-                "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore, protobuf,
+                "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore,
+                protobuf,
             ],
             exclude: ["Memory", "Noise/Protos", "TCP", "Upgrade"], swiftSettings: instrumented),
         .target(

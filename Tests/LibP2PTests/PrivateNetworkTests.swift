@@ -69,7 +69,8 @@ import Testing
         }
 
         func log(event: LogEvent) {
-            self.lines.write("\(event.level) \(event.message) \(event.metadata?["addresses"].map(String.init(describing:)) ?? "")")
+            self.lines.write(
+                "\(event.level) \(event.message) \(event.metadata?["addresses"].map(String.init(describing:)) ?? "")")
         }
     }
 

@@ -64,6 +64,13 @@ final class MplexConnection: MuxerSession, ByteStreamReceiver, @unchecked Sendab
         self.settle()
     }
 
+    func abort() {
+        guard !self.isBeneathClosed else { return }
+        self.beneathError = TransportError.aborted
+        self.session.lost()
+        self.settle()
+    }
+
     private func makeStream(_ id: MplexSession.StreamID) -> MplexStream {
         MplexStream(id, isOfDialer: id.isOurs == (self.session.role == .dialer), session: self)
     }

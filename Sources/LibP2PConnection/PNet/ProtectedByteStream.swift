@@ -183,7 +183,8 @@ package final class ProtectedByteStream: ByteStream, ByteStreamReceiver, @unchec
         return true
     }
 
-    private static func apply(_ cipher: inout XSalsa20, to bytes: ByteBuffer, with ring: inout BufferRing) -> ByteBuffer {
+    private static func apply(_ cipher: inout XSalsa20, to bytes: ByteBuffer, with ring: inout BufferRing) -> ByteBuffer
+    {
         ring.fill(minimumCapacity: bytes.readableBytes) { result in
             bytes.withUnsafeReadableBytes { source in
                 _ = result.writeWithUnsafeMutableBytes(minimumWritableBytes: source.count) { room in

@@ -44,9 +44,8 @@ struct CertificateFields {
             try Self.skip(.sequence, in: &nodes)  // subject
             guard let key = nodes.next() else { throw Malformed() }
             for tagNumber in UInt(1)...2 {  // issuerUniqueID, subjectUniqueID
-                _ = try DER.optionalImplicitlyTagged(
-                    &nodes, tag: ASN1Identifier(tagWithNumber: tagNumber, tagClass: .contextSpecific)
-                ) { try ASN1BitString(derEncoded: $0, withIdentifier: $0.identifier) }
+                let tag = ASN1Identifier(tagWithNumber: tagNumber, tagClass: .contextSpecific)
+                let _: ASN1BitString? = try DER.optionalImplicitlyTagged(&nodes, tag: tag)
             }
             let extensions = try DER.optionalExplicitlyTagged(&nodes, tagNumber: 3, tagClass: .contextSpecific) {
                 try Self.extensions($0)

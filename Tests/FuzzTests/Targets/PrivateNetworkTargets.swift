@@ -16,7 +16,7 @@ extension FuzzTarget {
         },
         run: { input in
             let key: PreSharedKey
-            do {
+            do throws(PreSharedKeyError) {
                 key = try PreSharedKey(file: input)
             } catch {
                 switch error {

@@ -37,14 +37,15 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ([7, 0], MplexError.unknownFlag(7)), ([0xff, 1, 0], .unknownFlag(7)),
-        ([10, 0x81, 0x80, 0x40], .messageTooLong(bytes: 1_048_577)),
-        ([0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], .messageTooLong(bytes: 1 << 63 - 1)),
-        ([0x88, 0x00, 0], .malformedHeader), ([8, 0x80, 0x00], .malformedHeader),
-        ([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], .malformedHeader),
-        ([8, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], .malformedHeader),
-    ] as [([UInt8], MplexError)])
+    @Test(
+        arguments: [
+            ([7, 0], MplexError.unknownFlag(7)), ([0xff, 1, 0], .unknownFlag(7)),
+            ([10, 0x81, 0x80, 0x40], .messageTooLong(bytes: 1_048_577)),
+            ([0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], .messageTooLong(bytes: 1 << 63 - 1)),
+            ([0x88, 0x00, 0], .malformedHeader), ([8, 0x80, 0x00], .malformedHeader),
+            ([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], .malformedHeader),
+            ([8, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], .malformedHeader),
+        ] as [([UInt8], MplexError)])
     func refuses(bytes: [UInt8], error: MplexError) {
         var buffer = ByteBuffer(bytes: bytes)
         #expect(throws: error) { try buffer.readMplexFrame() }

@@ -50,7 +50,10 @@ import Testing
         ("", .missingLine(1), "line 1 is missing"),
         ("\n", .unknownFormat(line: 1), "line 1 is not '/key/swarm/psk/1.0.0/'"),
         (base16, .unknownFormat(line: 1), "line 1 is not '/key/swarm/psk/1.0.0/'"),
-        ("/key/swarm/psk/2.0.0/\n/base16/\n" + base16, .unknownFormat(line: 1), "line 1 is not '/key/swarm/psk/1.0.0/'"),
+        (
+            "/key/swarm/psk/2.0.0/\n/base16/\n" + base16, .unknownFormat(line: 1),
+            "line 1 is not '/key/swarm/psk/1.0.0/'"
+        ),
         ("\u{feff}" + format, .unknownFormat(line: 1), "line 1 is not '/key/swarm/psk/1.0.0/'"),
         ("/key/swarm/psk/1.0.0/", .missingLine(2), "line 2 is missing"),
         (format, .missingLine(2), "line 2 is missing"),
@@ -135,7 +138,8 @@ import Testing
         (
             "6189c5cf0b87fb800c1a9feeda73c6ab5e998db48fb9e6a978575c770ceef683", "45fc986bbc9388a11d939df26f730f0c"
         ),
-        (String(repeating: "0", count: 64), "708a75afd05affb08736cbf17c73773e"), (base16, "41dfbf48d882a8ee665983adfa7a48f7"),
+        (String(repeating: "0", count: 64), "708a75afd05affb08736cbf17c73773e"),
+        (base16, "41dfbf48d882a8ee665983adfa7a48f7"),
     ])
     func tellsKeysApart(hex: String, fingerprint: String) throws {
         let key = try PreSharedKey(file: (Self.format + "/base16/\n" + hex).utf8)

@@ -15,7 +15,8 @@ import Testing
             output.withUnsafeMutableBufferPointer { output in
                 plain.withUnsafeBufferPointer { plain in
                     guard let to = output.baseAddress, let from = plain.baseAddress else { return }
-                    cipher.apply(inPlace ? UnsafePointer(to + start) : from + start, into: to + start, count: end - start)
+                    cipher.apply(
+                        inPlace ? UnsafePointer(to + start) : from + start, into: to + start, count: end - start)
                 }
             }
             start = end
@@ -38,7 +39,8 @@ import Testing
     /// `libp2p-vectors.json`.
     @Test(arguments: [
         (
-            Array("this is 32-byte key for xsalsa20".utf8), Array("24-byte nonce for xsalsa".utf8), Array("Hello world!".utf8),
+            Array("this is 32-byte key for xsalsa20".utf8), Array("24-byte nonce for xsalsa".utf8),
+            Array("Hello world!".utf8),
             "002d4513843fc240c401e541"
         ),
         (
