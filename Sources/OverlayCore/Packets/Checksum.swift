@@ -159,6 +159,25 @@ struct PartialSum {
         }
     }
 
+    /// Adds bytes and writes them to the start of `copy`, which does not overlap them and has room: memory is read once for both.
+    mutating func add(_ bytes: UnsafeRawBufferPointer, copyingTo copy: UnsafeMutableRawBufferPointer) {
+        var offset = 0
+        var lanes = SIMD8<UInt64>()
+        while bytes.count - offset >= 64 {
+            let low = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+            let high = bytes.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<UInt32>.self)
+            copy.storeBytes(of: low, toByteOffset: offset, as: SIMD8<UInt32>.self)
+            copy.storeBytes(of: high, toByteOffset: offset + 32, as: SIMD8<UInt32>.self)
+            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: low)
+            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: high)
+            offset += 64
+        }
+        self.add(word: lanes.wrappedSum())
+        let rest = bytes.part(from: offset, count: bytes.count - offset)
+        UnsafeMutableRawBufferPointer(rebasing: copy[offset...]).copyMemory(from: rest)
+        self.add(rest)
+    }
+
     @inline(__always)
     private mutating func add(word: UInt64) {
         let (sum, overflow) = self.sum.addingReportingOverflow(word)

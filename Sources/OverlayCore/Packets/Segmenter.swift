@@ -32,11 +32,18 @@ package struct Segmenter {
         self.plan.segmentSize > 0 ? self.packet.payloadOffset + self.plan.segmentSize : self.bytes.count
     }
 
+    /// Length of the next piece; `nil` after the last.
+    package var nextByteCount: Int? {
+        guard let payloadOffset = self.payloadOffset else { return nil }
+        return min(self.maximumByteCount, self.packet.payloadOffset + self.bytes.count - payloadOffset)
+    }
+
     /// Writes the next piece to the start of `output`, which must not overlap the super-packet.
     ///
-    /// - Returns: Its length; `nil` after the last piece, and when `output` has less than ``maximumByteCount`` bytes.
+    /// - Returns: Its length; `nil` after the last piece, and when `output` has less than ``nextByteCount`` bytes.
     package mutating func next(into output: UnsafeMutableRawBufferPointer) -> Int? {
-        guard let payloadOffset = self.payloadOffset, output.count >= self.maximumByteCount else { return nil }
+        guard let payloadOffset = self.payloadOffset, let byteCount = self.nextByteCount, output.count >= byteCount
+        else { return nil }
         guard self.plan.segmentSize > 0 else {
             self.payloadOffset = nil
             output.copyMemory(from: self.bytes)
@@ -47,16 +54,15 @@ package struct Segmenter {
             return self.bytes.count
         }
         let headerByteCount = self.packet.payloadOffset
-        let payloadByteCount = min(self.plan.segmentSize, self.bytes.count - payloadOffset)
+        let payloadByteCount = byteCount - headerByteCount
         let isLast = payloadOffset + payloadByteCount == self.bytes.count
-        let byteCount = headerByteCount + payloadByteCount
         let segment = UnsafeMutableRawBufferPointer(rebasing: output[..<byteCount])
         segment.copyMemory(from: self.bytes.part(from: 0, count: headerByteCount))
-        UnsafeMutableRawBufferPointer(rebasing: segment[headerByteCount...])
-            .copyMemory(from: self.bytes.part(from: payloadOffset, count: payloadByteCount))
 
         self.finishNetworkHeader(of: segment)
-        self.finishTransportHeader(of: segment, payloadOffset: payloadOffset, isLast: isLast)
+        self.finishTransport(
+            of: segment, payload: self.bytes.part(from: payloadOffset, count: payloadByteCount),
+            payloadOffset: payloadOffset, isLast: isLast)
         self.payloadOffset = isLast ? nil : payloadOffset + payloadByteCount
         self.index &+= 1
         return byteCount
@@ -91,8 +97,9 @@ package struct Segmenter {
         }
     }
 
-    private func finishTransportHeader(
-        of segment: UnsafeMutableRawBufferPointer, payloadOffset: Int, isLast: Bool
+    /// Finishes the transport header and puts the payload behind it.
+    private func finishTransport(
+        of segment: UnsafeMutableRawBufferPointer, payload: UnsafeRawBufferPointer, payloadOffset: Int, isLast: Bool
     ) {
         let start = self.packet.transportOffset
         let byteCount = segment.count - start
@@ -112,7 +119,9 @@ package struct Segmenter {
         var sum = PartialSum(
             source: self.packet.source, destination: self.packet.destination,
             transportProtocol: self.packet.transportProtocol, byteCount: byteCount)
-        sum.add(UnsafeRawBufferPointer(segment).part(from: start, count: byteCount))
+        sum.add(UnsafeRawBufferPointer(segment).part(from: start, count: byteCount - payload.count))
+        sum.add(
+            payload, copyingTo: UnsafeMutableRawBufferPointer(rebasing: segment[(segment.count - payload.count)...]))
         let checksum = ~sum.folded
         segment.setBigEndian16(!isTCP && checksum == 0 ? 0xffff : checksum, at: field)
     }

@@ -65,7 +65,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     private(set) var refusal: String?
     private(set) var sentPackets: UInt64 = 0
     private(set) var sentBytes: UInt64 = 0
-    private(set) var received = InboundGate.Counters()
+    let received = InboundGate.Counters()
     /// Packets delivered before ones that the peer sent earlier, on another path.
     private(set) var reorderedPackets: UInt64 = 0
 
@@ -221,7 +221,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     func received(_ bytes: UnsafeRawBufferPointer, _ metadata: OffloadMetadata) {
         // The bytes are a plaintext buffer of the connection's own, which nobody reads again.
         self.gate.admit(
-            UnsafeMutableRawBufferPointer(mutating: bytes), metadata, from: self.member.index, counting: &self.received)
+            UnsafeMutableRawBufferPointer(mutating: bytes), metadata, from: self.member.index, counting: self.received)
     }
 
     /// The peer's stream broke the protocol.

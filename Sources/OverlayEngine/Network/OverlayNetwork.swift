@@ -113,6 +113,7 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
     /// Lets go of memory that idle tunnels do not need. To be called now and then.
     func trim() {
         for tunnel in self.tunnels.values { tunnel.trim() }
+        self.gate.trim()
     }
 
     /// Tells the senders of what waits for `tunnel` that it cannot be reached, and drops it.

@@ -18,7 +18,7 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
         .multistreamDialer, .multistreamListener, .noisePayload, .noiseHandshake, .noiseRecords, .yamux,
         .preSharedKey, .keyStream,
         .publicKey, .privateKey, .peerID, .envelope, .peerRecord, .identify,
-        .frames, .hello, .packet, .packetChecksummed, .localOffload,
+        .frames, .datagram, .hello, .packet, .packetChecksummed, .localOffload, .coalescer,
         .configuration, .httpResponse,
     ]
 }

@@ -38,6 +38,36 @@ extension FuzzTarget {
             }
         })
 
+    /// The packets of a datagram lie in it one behind the other; packed again they make the same datagram, or the shorter form of it.
+    static let datagram = FuzzTarget(
+        name: "datagram", maximumBytes: 1400,
+        seeds: {
+            [
+                [0, 0x45, 1, 2], [6, 0, 3, 0x45, 1, 2], [6, 0, 3, 0x45, 1, 2, 0, 1, 0x60], [6, 0, 0], [6, 0, 2, 0x45],
+                [1, 5, 0xa0, 1, 0x45], [7],
+            ]
+        },
+        run: { input in
+            var packets: [[UInt8]] = []
+            do {
+                try input.withUnsafeBytes { bytes in try DatagramReader.read(bytes) { packets.append(Array($0)) } }
+            } catch {
+                return try hold(packets.isEmpty, "a broken datagram is dropped whole")
+            }
+            guard let kind = input.first, DatagramKind(rawValue: kind) != nil else { return try hold(packets.isEmpty) }
+            try hold(!packets.isEmpty && packets.allSatisfy { !$0.isEmpty })
+            try withUnsafeTemporaryAllocation(
+                byteCount: DatagramWriter.roomBytes(forLimit: input.count), alignment: 1
+            ) { room in
+                var writer = DatagramWriter(room: room, limitBytes: input.count)
+                for packet in packets {
+                    try holdEqual(packet.withUnsafeBytes { writer.append($0) }, .written)
+                }
+                let datagram = Array(writer.datagram)
+                try holdEqual(datagram, packets.count == 1 ? [0] + packets[0] : input)
+            }
+        })
+
     /// Both halves of the opening exchange come to the same end however their input is cut.
     static let hello = FuzzTarget(
         name: "hello", maximumBytes: 4300,

@@ -1,11 +1,30 @@
 import Multiformats
-import OverlayCore
 import Testing
+
+@testable import OverlayCore
 
 @Suite struct ChecksumTests {
     /// RFC 1071 § 3: the words 0001 f203 f4f5 f6f7 sum to ddf2.
     @Test func agreesWithRFC1071() {
         #expect(hex("0001 f203 f4f5 f6f7").withUnsafeBytes { Checksum.internet($0) } == ~0xddf2)
+    }
+
+    @Test func copiesWhileItSums() {
+        var random = SeededGenerator(state: 5)
+        for count in Array(0..<200) + [1_228, 1_400] {
+            let bytes = random.bytes(count)
+            for offset in 0..<3 {
+                var copy = [UInt8](repeating: 0xee, count: offset + count + 1)
+                var sum = PartialSum()
+                sum.add(UInt16(0x1234))
+                copy.withUnsafeMutableBytes { copy in
+                    let place = UnsafeMutableRawBufferPointer(rebasing: copy[offset...])
+                    bytes.withUnsafeBytes { sum.add($0, copyingTo: place) }
+                }
+                #expect(sum.folded == slowSum([0x12, 0x34] + bytes))
+                #expect(copy == [UInt8](repeating: 0xee, count: offset) + bytes + [0xee])
+            }
+        }
     }
 
     @Test func agreesWithSlowSumAtEveryLengthAndAlignment() {

@@ -105,6 +105,9 @@ import Testing
             var segmenter = try Segmenter(packet, in: bytes, metadata: self.pending(40))
             #expect(segmenter.maximumByteCount == 68)
             for expected in builder.segments(of: 40) {
+                #expect(segmenter.nextByteCount == expected.count)
+                var small = [UInt8](repeating: 0, count: expected.count - 1)
+                #expect(small.withUnsafeMutableBytes { segmenter.next(into: $0) } == nil)
                 var output = [UInt8](repeating: 0xee, count: 70)
                 let count = output.withUnsafeMutableBytes { segmenter.next(into: $0) }
                 #expect(count == expected.count)
@@ -112,6 +115,7 @@ import Testing
             }
             var output = [UInt8](repeating: 0, count: 70)
             #expect(output.withUnsafeMutableBytes { segmenter.next(into: $0) } == nil)
+            #expect(segmenter.nextByteCount == nil)
         }
     }
 
