@@ -25,6 +25,8 @@ public final class Host: Sendable {
     public let identify: IdentifyService
     /// Pings, both ways.
     public let ping: PingService
+    /// Datagrams of applications, on connections that carry any.
+    package let datagrams = DatagramService()
     /// What is known of peers.
     public var peerStore: PeerStore { self.swarm.peerStore }
 
@@ -78,6 +80,7 @@ public final class Host: Sendable {
         let listen = try self.privateNetwork.addressesToListenOn(logger: self.configuration.logger)
         self.identify.start()
         self.ping.register(with: self.swarm.registry)
+        self.datagrams.register(with: self.swarm.registry)
         _ = try await self.swarm.listen(on: listen)
     }
 

@@ -9,7 +9,7 @@ internal import TunnelDevice
 /// All networks of this machine on one host: who belongs, which connection carries what.
 ///
 /// Everything but construction and what is marked otherwise belongs to the event loop of packets.
-final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked Sendable {
+final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, InboundDatagramLane.Delegate, @unchecked Sendable {
     /// Members that are connected without being asked for.
     static let maximumEagerLinks = 32
     /// How often memory is trimmed and superfluous connections are closed.
@@ -61,6 +61,11 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
             self.lanes[ObjectIdentifier(lane)] = lane
             lane.start()
         }
+        self.host.datagrams.accept(PacketProtocol.id, from: { [membership] in membership.contains($0) }) {
+            [weak self] flow in
+            guard let self else { return flow.close(.shutdown) }
+            InboundDatagramLane(flow, delegate: self).start()
+        }
         self.host.swarm.observe { [weak self] event in self?.handle(event) }
         let interval = min(Self.upkeepInterval, .nanoseconds(Int64(clamping: self.keyLifetime.nanoseconds / 4)))
         self.upkeep = self.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { [weak self] _ in
@@ -72,6 +77,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     func stop() {
         self.upkeep?.cancel()
         self.host.swarm.registry.remove(PacketProtocol.id)
+        self.host.datagrams.remove(PacketProtocol.id)
         for network in self.networks { network.stop(.shuttingDown) }
         for link in self.links.values { link.stop(.shutdown) }
         self.links = [:]
@@ -251,6 +257,12 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
         self.host.suspectSmallMTU(at: connection.remoteAddress)
     }
 
+    func network(_ network: OverlayNetwork, datagramFlowOn connection: any Connection)
+        -> EventLoopFuture<DatagramFlow>
+    {
+        self.host.datagrams.open(PacketProtocol.id, on: connection)
+    }
+
     func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError) {
         self.onDeviceFailure(network.plan.configuration.name, error)
     }
@@ -258,7 +270,16 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
     // MARK: InboundLane.Delegate
 
     func lane(_ lane: InboundLane, saidHello hello: Hello) -> HelloVerdict {
-        let peer = lane.connection.remotePeer
+        let verdict = self.judge(hello, from: lane.connection.remotePeer)
+        if case .accept(let tunnel) = verdict, !tunnel.makeRoom(for: hello) { return .refuse(.tooManyStreams) }
+        return verdict
+    }
+
+    func datagramLane(_ lane: InboundDatagramLane, saidHello hello: Hello) -> HelloVerdict {
+        self.judge(hello, from: lane.connection.remotePeer)
+    }
+
+    private func judge(_ hello: Hello, from peer: PeerID) -> HelloVerdict {
         guard let network = self.networks.first(where: { $0.plan.id == hello.networkID }),
             let tunnel = network.tunnels[peer]
         else {
@@ -269,7 +290,6 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, @unchecked S
             for network in self.networks where network.plan.id == hello.networkID { network.countStranger() }
             return .refuse(.unknownNetworkOrMember)
         }
-        guard tunnel.makeRoom(for: hello) else { return .refuse(.tooManyStreams) }
         return .accept(tunnel)
     }
 

@@ -34,6 +34,8 @@ package struct PacketRef: Equatable, @unchecked Sendable {
         package static let checksumPending = Flags(rawValue: 1 << 0)
         /// The packet is ECT(0), ECT(1) or CE: mark it rather than drop it.
         package static let ecnCapable = Flags(rawValue: 1 << 1)
+        /// Suits a datagram lane better than a stream.
+        package static let prefersDatagrams = Flags(rawValue: 1 << 4)
         /// The packet is TCP.
         package static let tcp = Flags(rawValue: 1 << 2)
         /// Only the first segment of the super-packet carries CWR.

@@ -56,7 +56,7 @@ struct StatusReporter {
             routes: member.routes.map(\.description), state: state, reason: reason,
             paths: (link?.entries ?? []).map { self.path($0, tunnel) }, sentBytes: tunnel.sentBytes,
             receivedBytes: tunnel.received.bytes, sentPackets: tunnel.sentPackets,
-            receivedPackets: tunnel.received.packets, reorderedPackets: tunnel.reorderedPackets,
+            receivedPackets: tunnel.received.packets, reorderedPackets: tunnel.inbound.reorderedPackets,
             dropped: tunnel.drops.byName)
     }
 
@@ -81,7 +81,8 @@ struct StatusReporter {
             security: Self.shortName(connection.details.security), muxer: Self.shortName(connection.details.muxer),
             congestion: connection.details.congestion, relay: connection.details.relay?.description,
             limited: connection.details.isLimited, sending: tunnel.sends(on: connection),
-            receiving: tunnel.receives(on: connection), lanes: route == nil ? [] : ["stream"],
+            receiving: tunnel.receives(on: connection),
+            lanes: (route == nil ? [] : ["stream"]) + (tunnel.carriesDatagrams(on: connection) ? ["datagram"] : []),
             rttMilliseconds: rtt.map { Double($0) / 1_000_000 }, since: entry.since.rfc3339)
     }
 

@@ -164,7 +164,7 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
                 case .close:
                     isOver = true
                 case .move(let epoch):
-                    tunnel.inbound(self, movedTo: epoch)
+                    tunnel.inbound.moved(self, to: epoch)
                 case .echo:
                     break
                 }
@@ -181,7 +181,7 @@ final class InboundLane: ByteStreamReceiver, @unchecked Sendable {
     @inline(__always)
     private func mayDeliver(to tunnel: PeerTunnel) -> Bool {
         if self.isDelivering { return true }
-        self.isDelivering = self.held.readableBytes == 0 && tunnel.mayDeliver(from: self)
+        self.isDelivering = self.held.readableBytes == 0 && tunnel.inbound.mayDeliver(from: self)
         return self.isDelivering
     }
 

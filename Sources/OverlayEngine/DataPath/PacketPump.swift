@@ -197,6 +197,7 @@ final class PacketPump: PacketSink, @unchecked Sendable {
         var flags: PacketRef.Flags = []
         if packet.ecn != .notCapable { flags.insert(.ecnCapable) }
         if packet.transportProtocol == .tcp { flags.insert(.tcp) }
+        if LaneKind.preferred(for: packet) == .datagram { flags.insert(.prefersDatagrams) }
         outgoing.flags = flags
         outgoing.offload = metadata
         if self.lists[index].isEmpty { self.touched.append(index) }

@@ -1,4 +1,5 @@
 internal import LibP2PCore
+internal import LibP2PProtocols
 internal import Multiformats
 internal import NIOCore
 internal import OverlayCore
@@ -7,7 +8,7 @@ internal import PeerIdentity
 /// The packets of one network to and from one peer: a flow-fair queue, the lanes that carry it, and the choice among them.
 ///
 /// Owned by the event loop of packets, on which all connections live.
-final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
+final class PeerTunnel: StreamLane.Delegate, DatagramLane.Delegate, @unchecked Sendable {
     /// What a tunnel asks its network.
     protocol Owner: AnyObject {
         /// Packets wait, and no lane carries them.
@@ -20,6 +21,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         func tunnel(_ tunnel: PeerTunnel, changed change: Change)
         /// Lanes and packets are greeted with this.
         func hello(epoch: UInt64) -> Hello
+        /// Opens a flow of datagrams on a connection that has them.
+        func datagramFlow(on connection: any Connection) -> EventLoopFuture<DatagramFlow>
         /// Packets that the tunnel is done with.
         func release(_ packets: inout PacketList)
     }
@@ -34,6 +37,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// A connection and its lane.
     struct Route {
         let lane: StreamLane
+        var datagrams: DatagramLane?
         var liveness: Liveness
         /// Packets may be sent on the lane: the peer has agreed, and we have not left it.
         var isOpen = false
@@ -57,25 +61,24 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
 
     /// What a path carries that carries anything: a path that died after more may have swallowed a large segment.
     static let smallBytes = 1_220
-    /// Inbound packet streams of one peer in one network.
-    static let maximumInboundLanes = 4
+    /// How much later than expected a datagram may arrive when a flow moves to another path, in nanoseconds.
+    static let jitter: UInt64 = 2_000_000
 
     var member: Member
     let eventLoop: any EventLoop
     private(set) var refusal: String?
-    private(set) var sentPackets: UInt64 = 0
-    private(set) var sentBytes: UInt64 = 0
     let received = InboundGate.Counters()
-    /// Packets delivered before ones that the peer sent earlier, on another path.
-    private(set) var reorderedPackets: UInt64 = 0
+    /// The streams on which the peer sends to us.
+    let inbound: InboundLanes
 
     private unowned let owner: any Owner
     private let gate: InboundGate
+    private let mtu: Int
     private var queue: FlowQueue
+    private let datagrams: DatagramQueue
+    private var sentOnStreams: (packets: UInt64, bytes: UInt64) = (0, 0)
     private var routes: [ConnectionID: Route] = [:]
-    private var inbound: [InboundLane] = []
-    private var order = LaneOrder()
-    private var orderTimer: Scheduled<Void>?
+    private var inboundDatagrams: [InboundDatagramLane] = []
     private var sending: ConnectionID?
     /// Connections that are to be replaced.
     private var retiring: Set<ConnectionID> = []
@@ -91,6 +94,9 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         self.eventLoop = eventLoop
         self.gate = gate
         self.owner = owner
+        self.mtu = mtu
+        self.inbound = InboundLanes(eventLoop: eventLoop)
+        self.datagrams = DatagramQueue(mtu: mtu)
         self.queue = FlowQueue(mtuBytes: mtu)
         self.queue.isWaiting = true
     }
@@ -98,14 +104,22 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// Gives all memory back and closes all lanes.
     func close(_ code: CloseCode) {
         self.timer?.cancel()
-        self.orderTimer?.cancel()
-        for route in self.routes.values { route.lane.close(code) }
+        let routes = self.routes.values
         self.routes = [:]
-        for lane in self.inbound { lane.close(code) }
-        self.inbound = []
+        for route in routes {
+            route.lane.close(code)
+            route.datagrams?.close()
+        }
+        self.inbound.close(code)
+        let inboundDatagrams = self.inboundDatagrams
+        self.inboundDatagrams = []
+        for lane in inboundDatagrams { lane.close() }
         for ping in self.pings.values { self.fail(ping) }
         self.pings = [:]
+        self.datagrams.use(nil, after: 0, now: 0)
         var packets = self.queue.removeAll()
+        var others = self.datagrams.removeAll()
+        packets.append(contentsOf: &others)
         self.owner.release(&packets)
         self.sending = nil
     }
@@ -124,20 +138,28 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     }
 
     /// Whether we send on this connection.
-    func sends(on connection: any Connection) -> Bool { connection.id == self.sending }
+    func sends(on connection: any Connection) -> Bool {
+        connection.id == self.sending || connection.id == self.datagrams.lane?.connection.id
+    }
 
     /// Whether the peer sends on this connection.
-    func receives(on connection: any Connection) -> Bool {
-        self.inbound.contains { $0.connection.id == connection.id && $0.agreement != nil }
-    }
+    func receives(on connection: any Connection) -> Bool { self.inbound.contains(connection) }
+
+    /// Packets given to a path, super-packets as one.
+    var sentPackets: UInt64 { self.sentOnStreams.packets &+ self.datagrams.sentPackets }
+
+    /// Their bytes.
+    var sentBytes: UInt64 { self.sentOnStreams.bytes &+ self.datagrams.sentBytes }
 
     /// What the queue dropped or marked, besides what came in and was refused.
     var drops: DropCounters {
         var drops = self.received.drops
-        let counts = self.queue.counts
-        drops.count(.queueFull, packets: counts.queueFull)
-        drops.count(.congestion, packets: counts.congestion)
-        drops.count(.expired, packets: counts.expired)
+        for counts in [self.queue.counts, self.datagrams.counts] {
+            drops.count(.queueFull, packets: counts.queueFull)
+            drops.count(.congestion, packets: counts.congestion)
+            drops.count(.expired, packets: counts.expired)
+        }
+        drops.count(.tooBig, packets: self.datagrams.oversizedPackets)
         drops += self.outboundDrops
         return drops
     }
@@ -152,13 +174,20 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// Takes packets from the TUN and sends what can be sent.
     func send(_ packets: inout PacketList, now: UInt64) {
         self.isUsed = true
-        while let packet = packets.popFirst() { self.queue.enqueue(packet, now: now) }
+        let rtt = self.sending.flatMap { self.routes[$0]?.liveness.rtt } ?? 0
+        while let packet = packets.popFirst() {
+            switch self.datagrams.kind(of: packet, rtt: rtt, now: now) {
+            case .stream: self.queue.enqueue(packet, now: now)
+            case .datagram: self.datagrams.enqueue(packet, now: now)
+            }
+        }
         self.pump(now: now)
         if self.sending == nil { self.owner.tunnelWantsConnection(self) }
     }
 
-    /// Moves packets from the queue to the lane as long as that takes them.
+    /// Moves packets from the queues to the lanes as long as those take them, datagrams first.
     private func pump(now: UInt64) {
+        if !self.datagrams.isEmpty { self.pumpDatagrams(now: now) }
         guard let sending = self.sending, let route = self.routes[sending] else { return self.releaseDropped() }
         let lane = route.lane
         var done = PacketList()
@@ -168,8 +197,8 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             while bytes < BurstBuffers.bytes, let packet = self.queue.dequeue(now: now, react: Self.signalCongestion) {
                 let length = packet.length
                 if lane.append(packet) {
-                    self.sentPackets &+= 1
-                    self.sentBytes &+= UInt64(length)
+                    self.sentOnStreams.packets &+= 1
+                    self.sentOnStreams.bytes &+= UInt64(length)
                 } else {
                     self.outboundDrops.count(.tooBig)
                 }
@@ -188,8 +217,29 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         self.owner.release(&done)
     }
 
+    private func pumpDatagrams(now: UInt64) {
+        var done = PacketList()
+        if let lane = self.datagrams.lane {
+            let bytes = self.datagrams.pump(now: now, done: &done)
+            if bytes > 0 {
+                self.routes[lane.connection.id]?.unansweredBytes += bytes
+                self.routes[lane.connection.id]?.liveness.sent(now: now)
+                self.armTimer(now: now)
+            }
+            if let deadline = self.datagrams.nextDeadline(now: now) {
+                self.eventLoop.scheduleTask(deadline: .uptimeNanoseconds(deadline)) { [weak self] in
+                    self?.pump(now: NIODeadline.now().uptimeNanoseconds)
+                }
+            }
+        } else {
+            var waiting = self.datagrams.removeAll()
+            while let packet = waiting.popFirst() { self.queue.enqueue(packet, now: now) }
+        }
+        self.owner.release(&done)
+    }
+
     /// Marks a packet that can be marked.
-    private static func signalCongestion(_ packet: PacketRef) -> FlowQueue.Reaction {
+    static func signalCongestion(_ packet: PacketRef) -> FlowQueue.Reaction {
         guard packet.flags.contains(.ecnCapable) else { return .drop }
         return ECN.markCongestionExperienced(packet.bytes) ? .marked : .drop
     }
@@ -223,6 +273,15 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         self.gate.admit(
             UnsafeMutableRawBufferPointer(mutating: bytes), metadata, from: self.member.index, counting: self.received)
     }
+
+    /// A packet that the peer sent in a datagram. Borrows `bytes`.
+    @inline(__always)
+    func receivedDatagram(_ bytes: UnsafeRawBufferPointer) {
+        self.gate.admitDatagram(bytes, from: self.member.index, counting: self.received)
+    }
+
+    /// No more datagrams come in this turn of the loop.
+    func datagramsComplete() { self.gate.endDatagrams() }
 
     /// The peer's stream broke the protocol.
     func countMalformedStream() { self.received.drops.count(.malformed) }
@@ -273,8 +332,9 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// A connection to the peer is gone.
     func disconnected(_ id: ConnectionID) {
         self.retiring.remove(id)
-        guard self.routes.removeValue(forKey: id) != nil || self.sending == id else { return }
-        if self.sending == id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        guard let route = self.routes.removeValue(forKey: id) else { return }
+        route.datagrams?.close()
+        self.chooseLane(now: NIODeadline.now().uptimeNanoseconds)
     }
 
     /// What we answer to a peer's hello.
@@ -284,7 +344,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     func inboundOpened(_ lane: InboundLane) {
         guard let agreement = lane.agreement else { return }
         if let known = self.remoteInstance, known != agreement.remoteInstance {
-            for old in self.inbound where old.agreement?.remoteInstance != agreement.remoteInstance {
+            for old in self.inbound.lanes where old.agreement?.remoteInstance != agreement.remoteInstance {
                 old.close(.superseded)
             }
             for route in self.routes.values
@@ -295,76 +355,36 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             }
         }
         self.remoteInstance = agreement.remoteInstance
-        self.inbound.append(lane)
-        self.order.opened(lane.number, epoch: agreement.epoch)
+        self.inbound.opened(lane, epoch: agreement.epoch)
         self.heard(on: lane.connection)
         self.connected(lane.connection)
     }
 
-    func inboundClosed(_ lane: InboundLane) {
-        guard let index = self.inbound.firstIndex(where: { $0 === lane }) else { return }
-        self.inbound.remove(at: index)
-        _ = lane.releaseHeld()
-        self.release(self.order.closed(lane.number), isLate: false)
+    func inboundClosed(_ lane: InboundLane) { self.inbound.closed(lane) }
+
+    /// The peer has opened datagrams on a connection; they take the place of those that it had there.
+    func inboundDatagramsOpened(_ lane: InboundDatagramLane) {
+        let old = self.inboundDatagrams.filter { $0.connection.id == lane.connection.id }
+        self.inboundDatagrams.removeAll { $0.connection.id == lane.connection.id }
+        self.inboundDatagrams.append(lane)
+        for lane in old { lane.close() }
     }
+
+    func inboundDatagramsClosed(_ lane: InboundDatagramLane) { self.inboundDatagrams.removeAll { $0 === lane } }
 
     /// Whether one more inbound lane may be opened. When there are too many, the oldest makes room: the peer has left it, which it cannot
     /// say on a path that is dead, and where only the peer sends nobody here notices.
     func makeRoom(for hello: Hello) -> Bool {
-        guard self.inbound.count >= Self.maximumInboundLanes else { return true }
-        guard let oldest = self.inbound.min(by: { ($0.agreement?.epoch ?? 0) < ($1.agreement?.epoch ?? 0) }),
-            let agreement = oldest.agreement,
+        guard self.inbound.lanes.count >= InboundLanes.maximumCount else { return true }
+        guard let oldest = self.inbound.oldest, let agreement = oldest.agreement,
             agreement.remoteInstance != hello.instance || agreement.epoch < hello.epoch
         else { return false }
         let connection = oldest.connection
         oldest.close(.superseded)
-        guard !self.inbound.contains(where: { $0.connection.id == connection.id }) else { return true }
-        self.routes[connection.id] = nil
-        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        guard !self.inbound.lanes.contains(where: { $0.connection.id == connection.id }) else { return true }
+        self.disconnected(connection.id)
         self.owner.tunnel(self, lost: connection)
         return true
-    }
-
-    // MARK: Order
-
-    /// Whether packets of `lane` are delivered now, or held.
-    func mayDeliver(from lane: InboundLane) -> Bool {
-        let before = self.order.current
-        let verdict = self.order.packets(on: lane.number, now: NIODeadline.now().uptimeNanoseconds)
-        if self.order.current != before { self.reconsider(except: lane) }
-        if verdict == .hold { self.armOrderTimer() }
-        return verdict == .deliver
-    }
-
-    /// The peer has left `lane` for the one of `epoch`.
-    func inbound(_ lane: InboundLane, movedTo epoch: UInt64) {
-        guard let agreement = lane.agreement, epoch > agreement.epoch else { return }
-        let now = NIODeadline.now().uptimeNanoseconds
-        self.release(self.order.moved(from: lane.number, to: epoch, now: now), isLate: false)
-    }
-
-    private func release(_ numbers: [UInt64], isLate: Bool) {
-        for number in numbers {
-            guard let lane = self.inbound.first(where: { $0.number == number }) else { continue }
-            let packets = lane.releaseHeld()
-            if isLate { self.reorderedPackets += packets }
-        }
-        self.reconsider(except: nil)
-        self.armOrderTimer()
-    }
-
-    private func reconsider(except lane: InboundLane?) {
-        for other in self.inbound where other !== lane { other.reconsider() }
-    }
-
-    private func armOrderTimer() {
-        self.orderTimer?.cancel()
-        self.orderTimer = self.order.nextDeadline.map { deadline in
-            self.eventLoop.scheduleTask(deadline: .uptimeNanoseconds(deadline)) { [weak self] in
-                guard let self else { return }
-                self.release(self.order.tick(now: NIODeadline.now().uptimeNanoseconds), isLate: true)
-            }
-        }
     }
 
     // MARK: StreamLane.Delegate
@@ -381,6 +401,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         }
         self.chooseLane(now: now)
         self.pump(now: now)
+        if agreement.capabilities.contains(.datagrams) { self.openDatagrams(beside: lane) }
     }
 
     func laneWritable(_ lane: StreamLane) {
@@ -405,8 +426,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     func laneClosed(_ lane: StreamLane, _ reason: LaneClosure) {
         let connection = lane.connection
         guard self.routes[connection.id]?.lane === lane else { return }
-        self.routes[connection.id] = nil
-        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        self.disconnected(connection.id)
         switch reason {
         case .refused(.networkDown), .closedByPeer(.networkDown):
             // The connection is fine. When the network comes up there, the peer opens a lane, and so do we.
@@ -428,6 +448,40 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         if !self.retiring.contains(connection.id) { self.connected(connection) }
     }
 
+    // MARK: DatagramLane.Delegate
+
+    private func openDatagrams(beside stream: StreamLane) {
+        guard let connection = stream.connection as? any DatagramConnection, connection.maximumDatagramSize > 0 else {
+            return
+        }
+        self.owner.datagramFlow(on: connection).whenSuccess { flow in
+            guard self.routes[connection.id]?.lane === stream, self.routes[connection.id]?.datagrams == nil else {
+                return flow.close(.unspecified)
+            }
+            let lane = DatagramLane(flow, hello: self.owner.hello(epoch: stream.epoch), delegate: self)
+            self.routes[connection.id]?.datagrams = lane
+            lane.start()
+        }
+    }
+
+    func datagramLaneChanged(_ lane: DatagramLane) { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+
+    func datagramLaneWritable(_ lane: DatagramLane) {
+        guard lane === self.datagrams.lane else { return }
+        self.pump(now: NIODeadline.now().uptimeNanoseconds)
+    }
+
+    func datagramLaneClosed(_ lane: DatagramLane) {
+        guard self.routes[lane.connection.id]?.datagrams === lane else { return }
+        self.routes[lane.connection.id]?.datagrams = nil
+        self.chooseLane(now: NIODeadline.now().uptimeNanoseconds)
+    }
+
+    /// Whether packets of this tunnel fit into datagrams of a connection.
+    func carriesDatagrams(on connection: any Connection) -> Bool {
+        self.routes[connection.id]?.datagrams?.carries(self.mtu) ?? false
+    }
+
     // MARK: Choice
 
     private func chooseLane(now: UInt64) {
@@ -440,11 +494,13 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
             path.carrier = Path.Carrier(transport: route.lane.connection.details.transport)
             path.isPaced = route.lane.connection.details.congestion.map { $0.hasPrefix("bbr") } ?? true
             path.rtt = route.liveness.rtt
+            path.carriesDatagrams = route.datagrams?.carries(self.mtu) ?? false
             return path
         }
         let chosen = PathSelector.choose(from: paths, current: self.sending?.rawValue)
         let before = self.sending
         let after = chosen.map { ConnectionID(rawValue: $0.id) }
+        self.chooseDatagramLane(from: paths, beside: chosen, now: now)
         guard before != after else { return }
         if let before, let after, self.leave(before, for: after) == .later { return }
         self.sending = after
@@ -455,6 +511,19 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         } else {
             self.pump(now: now)
         }
+    }
+
+    private func chooseDatagramLane(from paths: [Path], beside stream: Path?, now: UInt64) {
+        let current = self.datagrams.lane
+        let currentID = current.map { $0.connection.id.rawValue }
+        let chosen = PathSelector.chooseForDatagrams(from: paths, beside: stream, current: currentID)
+        let next = chosen.flatMap { self.routes[ConnectionID(rawValue: $0.id)]?.datagrams }
+        guard next !== current else { return }
+        // A faster path waits until what is under way on the slower one has arrived.
+        let slower = paths.first { $0.id == currentID && $0.isAlive }?.rtt ?? 0
+        let faster = chosen?.rtt ?? 0
+        self.datagrams.use(next, after: slower > faster ? slower - faster + Self.jitter : Self.jitter, now: now)
+        if !self.datagrams.isEmpty { self.pump(now: now) }
     }
 
     private enum Leaving {
@@ -485,8 +554,7 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
     /// Leaves a path that is dead, at once.
     private func abandon(_ route: Route) {
         let connection = route.lane.connection
-        self.routes[connection.id] = nil
-        if self.sending == connection.id { self.chooseLane(now: NIODeadline.now().uptimeNanoseconds) }
+        self.disconnected(connection.id)
         route.lane.reset()
         connection.abort()
         self.owner.tunnel(self, lost: connection)
@@ -578,8 +646,9 @@ final class PeerTunnel: StreamLane.Delegate, @unchecked Sendable {
         defer { self.isUsed = false }
         guard !self.isUsed else { return }
         self.queue.trim()
+        self.datagrams.trim()
         for route in self.routes.values { route.lane.trim() }
-        for lane in self.inbound { lane.trim() }
+        self.inbound.trim()
     }
 
     /// When packets last went or came on a connection; 0 for never.

@@ -1,4 +1,5 @@
 internal import LibP2PCore
+internal import LibP2PProtocols
 internal import Logging
 internal import Multiformats
 internal import NIOCore
@@ -17,6 +18,8 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
         func network(_ network: OverlayNetwork, tunnel: PeerTunnel, lost connection: any Connection)
         func network(_ network: OverlayNetwork, tunnel: PeerTunnel, changed change: PeerTunnel.Change)
         func network(_ network: OverlayNetwork, suspectsSmallMTUOn connection: any Connection)
+        func network(_ network: OverlayNetwork, datagramFlowOn connection: any Connection)
+            -> EventLoopFuture<DatagramFlow>
         func networkFailed(_ network: OverlayNetwork, _ error: PacketReadError)
     }
 
@@ -155,13 +158,18 @@ final class OverlayNetwork: PeerTunnel.Owner, @unchecked Sendable {
             innerMTU: self.plan.configuration.mtuBytes)
     }
 
+    func datagramFlow(on connection: any Connection) -> EventLoopFuture<DatagramFlow> {
+        self.delegate?.network(self, datagramFlowOn: connection)
+            ?? connection.eventLoop.makeFailedFuture(DatagramServiceError.noDatagrams)
+    }
+
     func release(_ packets: inout PacketList) { self.pool.give(&packets) }
 
     // MARK: Details
 
     /// What our TUN takes. Without offload it takes finished packets only.
     private var capabilities: Capabilities {
-        var capabilities: Capabilities = []
+        var capabilities: Capabilities = .datagrams
         let offload = self.device.offload
         if offload.contains(.checksum) { capabilities.insert(.checksumPending) }
         if offload.contains(.tcp4) { capabilities.insert(.tso4) }

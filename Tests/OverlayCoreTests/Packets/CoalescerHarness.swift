@@ -71,7 +71,8 @@ func coalesce(
     var written: [Written] = []
     for incoming in burst { try coalescer.add(incoming, &written) }
     coalescer.flush { written.append(Written($0)) }
-    #expect(coalescer.isEmpty)
+    let isEmpty = coalescer.isEmpty
+    #expect(isEmpty)
     return written
 }
 

@@ -66,8 +66,8 @@ import Testing
         },
         rule("the first has no payload", false) { a, _ in cutPayload(&a, to: 0) },
         rule("the second has no payload", false) { _, b in cutPayload(&b, to: 0) },
-        rule("other source port", false, second(1) { $0 ^= 1 }),
-        rule("other destination port", false, second(2) { $0 ^= 1 }),
+        rule("other source port", false, Sample.allCases, second(1) { $0 ^= 1 }),
+        rule("other destination port", false, Sample.allCases, second(2) { $0 ^= 1 }),
 
         rule("TOS differs", false, Sample.ipv4) { _, b in b[1] ^= 0x20 },
         rule("congestion on the first only", false, Sample.ipv4) { a, _ in a[1] |= 3 },

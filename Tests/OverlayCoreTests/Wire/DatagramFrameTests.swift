@@ -94,10 +94,18 @@ extension DatagramWriter {
         var random = SeededGenerator(state: 21)
         var good = 0
         for _ in 0..<20_000 {
-            var datagram = random.bytes(Int.random(in: 0...40, using: &random))
-            if !datagram.isEmpty { datagram[0] = [0, 6, 6, 6, 1, 7][Int.random(in: 0..<6, using: &random)] }
-            // Small lengths, so that some fit.
-            for index in datagram.indices.dropFirst() where Bool.random(using: &random) { datagram[index] &= 3 }
+            // Well formed, then often damaged in one byte or cut off.
+            var datagram: [UInt8] = [[0, 6, 6, 6, 1, 7][Int.random(in: 0..<6, using: &random)]]
+            for _ in 0..<Int.random(in: 0...4, using: &random) {
+                let packet = random.bytes(Int.random(in: 0...8, using: &random))
+                datagram += [0, UInt8(packet.count)] + packet
+            }
+            let place = Int.random(in: 0..<datagram.count, using: &random)
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0: datagram[place] = UInt8.random(in: 0...9, using: &random)
+            case 1: datagram.removeLast(place)
+            default: break
+            }
             let (packets, error) = read(datagram)
             let expected = oracle(datagram)
             #expect((error == nil ? packets : nil) == expected, "\(datagram)")

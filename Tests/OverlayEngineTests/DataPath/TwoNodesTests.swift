@@ -168,7 +168,7 @@ import TunnelDevice
                 }
             }
             for (node, peer) in [(a, second), (b, first)] {
-                try await node.until(peer) { $0.reorderedPackets == 0 && $0.drops.total == 0 && $0.isUp }
+                try await node.until(peer) { $0.inbound.reorderedPackets == 0 && $0.drops.total == 0 && $0.isUp }
             }
         }
     }
