@@ -16,8 +16,8 @@ from network import SIDES, Failed
 PORT = 5203
 SMALL, LARGE = 64, 1200  # bytes of payload: of packets of which a whole burst is small, and of packets that fill the MTU
 LENGTH = 32  # packets of a long burst; many more than the reader takes at once would be two
-BURSTS, TURNS = 250, 4
-IDLE_SECONDS = 3
+BURSTS, TURNS = 200, 5
+IDLE_SECONDS, MOMENT = 4, 0.1
 READER = "warren-tun"
 RECORD = struct.Struct("=8q")
 
@@ -35,9 +35,9 @@ class Allocations:
         os.sched_setaffinity(reader, {processor})
         for size in (SMALL, LARGE):  # until buffers have found their size
             self.bursts(size, LENGTH, BURSTS, processor)
-        self.idle = self.rates()
+        idle = self.rest()
         result = {"small": self.slope(SMALL, reader, processor), "large": self.slope(LARGE, reader, processor), "super": self.bulk()}
-        result["idle"] = {**self.idle, "both": sum(self.idle.values())}
+        result["idle"] = {**idle, "both": sum(idle.values())}
         return result
 
     # --- Counting
@@ -62,16 +62,18 @@ class Allocations:
         total = {side: sum(count for name, count in threads.items() if name[0] == side) - self.idle[side] * seconds for side in SIDES}
         return total, threads, result
 
-    def rates(self):
-        """Allocations per second with nothing to do."""
+    def rest(self):
+        """Allocations per second with nothing to do: in all, and in a typical moment, which is what is subtracted."""
         self.idle = dict.fromkeys(SIDES, 0)
-        total, _, _ = self.during(lambda: time.sleep(IDLE_SECONDS))
-        return {side: round(count / IDLE_SECONDS, 2) for side, count in total.items()}
+        moments = [self.during(lambda: time.sleep(MOMENT))[0] for _ in range(round(IDLE_SECONDS / MOMENT))]
+        self.idle = {side: statistics.median(moment[side] for moment in moments) / MOMENT for side in SIDES}
+        return {side: round(statistics.mean(moment[side] for moment in moments) / MOMENT, 2) for side in SIDES}
 
     # --- Bursts
 
     def slope(self, size, reader, processor):
-        """Bursts of one packet and long ones take turns; what the two differ by is what the further packets cost."""
+        """Bursts of one packet and long ones take turns; what the two differ by is what the further packets cost. Medians of the turns: what
+        the daemons do once in a while falls into one or the other."""
         costs = {1: [], LENGTH: []}
         slept = sent = 0
         busiest = {}
@@ -90,7 +92,7 @@ class Allocations:
         for side in (*SIDES, "both"):
             each = {length: [sum(total[one] for one in (SIDES if side == "both" else side)) / BURSTS for total in totals]
                     for length, totals in costs.items()}
-            short, long = (statistics.mean(each[length]) for length in (1, LENGTH))
+            short, long = (statistics.median(each[length]) for length in (1, LENGTH))
             result[side] = {"per_burst_of_1": round(short, 3), f"per_burst_of_{LENGTH}": round(long, 3),
                             "per_further_packet": round((long - short) / (LENGTH - 1), 4)}
         return result

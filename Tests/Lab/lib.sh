@@ -231,11 +231,13 @@ end_of_long_link() {
     ip -n "$LAB_TAG-$3" link set "$4" up
 }
 
-# end_link A B FILTER: ends what long_link started, and prints what a jq filter says of what became of the frames.
+# end_link A B: ends what long_link started, says what became of the frames, and fails if the link was not one as it was asked for.
 end_link() {
+    local folder=$LAB_DIR/$1-$2
     kill "${LAB_LINK[$1-$2]}"
-    wait "${LAB_LINK[$1-$2]}" || fail "linkemu: $(cat "$LAB_DIR/$1-$2/log")"
-    jq -c "$3" "$LAB_DIR/$1-$2/frames"
+    wait "${LAB_LINK[$1-$2]}" || fail "linkemu: $(cat "$folder/log")"
+    say "frames: $(jq -c . "$folder/frames")"
+    jq -e '[.there, .back] | map(.tooLong + .unsent + .missed) | add == 0' "$folder/frames" >/dev/null || fail "the link lost frames of its own"
 }
 
 # lossy NODE: loses one packet in a hundred of each direction. Super-packets of veth would be lost whole: they are turned off.

@@ -50,9 +50,7 @@ first_ping a b 10
 measure tunnel-bbr "tunnel, BBR" "$(ip_of b)" bbr
 measure tunnel-cubic "tunnel, CUBIC" "$(ip_of b)" cubic
 say "the tunnel's own connections: $(of_peer a b '[.paths[] | "\(.transport) \(.congestion // "")"] | unique | join(", ")')"
-frames=$(end_link a b .)
-say "frames: $frames"
-jq -e '[.there, .back] | map(.tooLong + .unsent + .missed) | add == 0' <<<"$frames" >/dev/null || fail "the link itself did not work as said"
+end_link a b
 
 ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 at_most() { awk "BEGIN { exit !($1 <= $2) }"; }
