@@ -456,18 +456,23 @@ siege() {
     LAB_RESIDENT=$(resident a)
 }
 
-# attack NAME [OPTION…]: the hostile peer does to a what NAME says, with the key of c, while b pings a: not one ping is lost.
-# What the hostile peer saw is kept in c's log.
-attack() {
+# hostile NAME [OPTION…]: the hostile peer does to a what NAME says, with the key of c. What it saw is kept in c's log.
+hostile() {
     local name=$1 code=0
     shift
-    on b ping -q -i 0.05 -W 10 -c 60 "$(ip_of a 4)" >"$LAB_DIR/b/pings" 2>&1 &
-    local honest=$!
     timeout 120 ip netns exec "$LAB_TAG-c" "$LAB_TOOLS/lab-peer" "$name" --key "$LAB_DIR/c/state/identity.key" \
         --target "$(identity a)" --address 192.0.2.1 --from "$(of_peer a c '.ips | join(",")')" --to "$(ip_of a 4),$(ip_of a 6)" \
         "$@" >>"$LAB_DIR/c/log" 2>&1 || code=$?
     [[ $code == 0 ]] || fail "lab-peer $name: exit code $code"
     say "lab-peer $name: $(tail -n 1 "$LAB_DIR/c/log")"
+    alive a
+}
+
+# attack NAME [OPTION…]: the same, while b pings a: not one ping is lost.
+attack() {
+    on b ping -q -i 0.05 -W 10 -c 60 "$(ip_of a 4)" >"$LAB_DIR/b/pings" 2>&1 &
+    local honest=$!
+    hostile "$@"
     wait $honest || fail "an honest peer's pings were disturbed: $(tail -n 3 "$LAB_DIR/b/pings")"
     grep -q '60 received' "$LAB_DIR/b/pings" || fail "an honest peer lost pings: $(grep received "$LAB_DIR/b/pings")"
     alive a
