@@ -49,7 +49,7 @@ public final class Host: Sendable {
             preSharedKey: configuration.preSharedKey)
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp
-        var transports: [any Transport] = [tcp]
+        var transports: [any Transport] = [tcp, WebSocketTransport(over: tcp, upgrader: upgrader)]
         if let network = configuration.memoryNetwork {
             transports.append(MemoryTransport(network: network, eventLoop: group.next(), upgrader: upgrader))
         }

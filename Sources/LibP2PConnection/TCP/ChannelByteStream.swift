@@ -77,6 +77,13 @@ final class ChannelByteStream: ByteStream, ChannelInboundHandler, @unchecked Sen
         self.context?.close(promise: nil)
     }
 
+    /// Bytes that were received and are somebody else's: they come again, before all others. Nobody receives the stream at the moment, or
+    /// reading is off.
+    func putBack(_ bytes: ByteBuffer) {
+        guard bytes.readableBytes > 0 else { return }
+        self.waitingInput.insert(bytes, at: 0)
+    }
+
     // MARK: ChannelInboundHandler
 
     func handlerAdded(context: ChannelHandlerContext) {

@@ -21,12 +21,15 @@ public struct TCPOptions: Sendable {
     public var upgradeTimeout: TimeAmount
     /// Inbound connections that may be in their handshake at once; more are closed unheard.
     public var maximumPendingInbound: Int
+    /// What connections leave the network through; `nil` where nothing is in the way. Dials through it leave from any port, and take at
+    /// most ``connectTimeout`` once more for what is said with it.
+    public var proxy: Proxy?
 
-    /// The defaults: BBR, 128 KiB unsent, port reuse, 10 s to connect and 10 s to upgrade, 128 handshakes at once.
+    /// The defaults: BBR, 128 KiB unsent, port reuse, 10 s to connect and 10 s to upgrade, 128 handshakes at once, no proxy.
     public init(
         congestion: String? = "bbr", unsentBytes: Int = 128 << 10, mark: UInt32 = 0, reusesPort: Bool = true,
         connectTimeout: TimeAmount = .seconds(10), upgradeTimeout: TimeAmount = .seconds(10),
-        maximumPendingInbound: Int = 128
+        maximumPendingInbound: Int = 128, proxy: Proxy? = nil
     ) {
         self.congestion = congestion
         self.unsentBytes = unsentBytes
@@ -35,6 +38,7 @@ public struct TCPOptions: Sendable {
         self.connectTimeout = connectTimeout
         self.upgradeTimeout = upgradeTimeout
         self.maximumPendingInbound = maximumPendingInbound
+        self.proxy = proxy
     }
 }
 

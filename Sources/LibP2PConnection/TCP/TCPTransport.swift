@@ -21,11 +21,11 @@ public final class TCPTransport: Transport {
     private let localPeer: PeerID
     private let upgrader: ConnectionUpgrader
     private let options: TCPOptions
-    /// Bound addresses, for dials to leave from.
-    private let bound = Mutex<[SocketAddress]>([])
     /// Places whose path seems to swallow large segments, and until when we believe so.
     private let smallMTU = Mutex<[IPAddress: NIODeadline]>([:])
     let handshakes: InboundHandshakes
+    /// The listening sockets, which WebSockets share.
+    let ports: ListeningPorts
 
     /// - Parameters:
     ///   - group: Loops that connections are spread over.
@@ -38,6 +38,7 @@ public final class TCPTransport: Transport {
         self.upgrader = upgrader
         self.options = options
         self.handshakes = InboundHandshakes(limit: options.maximumPendingInbound)
+        self.ports = ListeningPorts(group: group, options: options, handshakes: self.handshakes)
     }
 
     /// Whether its upgrader has one.
@@ -61,7 +62,8 @@ public final class TCPTransport: Transport {
             return loop.makeFailedFuture(TransportError.unsupportedAddress(address))
         }
         let dial = Dial(remote: remote, peer: peer, loop: loop, cancellation: cancellation)
-        guard self.options.reusesPort, let source = self.listeningAddress(toReach: remote) else {
+        guard self.options.reusesPort, self.proxy(for: dial) == nil, let source = self.ports.source(toReach: remote)
+        else {
             return self.upgrade(self.connect(dial, from: nil), dial)
         }
         return self.upgrade(self.connect(dial, from: source), dial).flatMapError { self.dialAgain(dial, after: $0) }
@@ -74,43 +76,13 @@ public final class TCPTransport: Transport {
         guard let local = address.tcpSocketAddress else {
             return self.group.next().makeFailedFuture(TransportError.unsupportedAddress(address))
         }
-        var bootstrap = ServerBootstrap(group: self.group)
-            .serverChannelOption(.backlog, value: 256)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.autoRead, value: false)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.recvAllocator, value: Self.receiveAllocator)
-            .childChannelOption(.writeBufferWaterMark, value: Self.waterMark)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelInitializer { [self] channel in
-                self.accepted(channel, accept: accept)
-                return channel.eventLoop.makeSucceededVoidFuture()
-            }
-        if self.options.mark != 0 {
-            bootstrap = bootstrap.serverChannelOption(
-                SocketOptions.mark, value: SocketOptionValue(self.options.mark))
-        }
-        if case .v6 = local {
-            bootstrap = bootstrap.serverChannelOption(SocketOptions.onlyIPv6, value: 1)
-        }
-        return bootstrap.bind(to: local).flatMapErrorThrowing { error in
-            throw (error as? IOError)?.errnoCode == EADDRINUSE ? TransportError.portBusy : error
-        }.flatMap { channel in
-            // Only now, when the port is ours alone: with this option from the beginning, two daemons of one user would
-            // share a port without noticing, and each would get some of the other's connections.
-            channel.setOption(SocketOptions.reusePort, value: self.options.reusesPort ? 1 : 0).map { channel }
-        }.flatMapThrowing { channel in
-            guard let bound = channel.localAddress, let boundAddress = Multiaddr(tcp: bound) else {
-                channel.close(promise: nil)
-                throw TransportError.unsupportedAddress(address)
-            }
-            self.bound.withLock { $0.append(bound) }
-            return TCPListener(channel: channel, address: boundAddress) {
-                self.bound.withLock { $0.removeAll { $0 == bound } }
-                self.handshakes.close(through: bound.port)
-            }
-        }
+        let service = ListeningPorts.Service(
+            upgrade: { self.upgrade($0, role: .listener, expecting: nil) }, accept: accept)
+        return self.ports.listen(for: .plain, on: local, service) { $0 }
     }
+
+    /// A loop for one more dial.
+    func nextLoop() -> any EventLoop { self.group.next() }
 
     // MARK: Dialling
 
@@ -120,6 +92,8 @@ public final class TCPTransport: Transport {
         let peer: PeerID
         let loop: any EventLoop
         let cancellation: EventLoopFuture<Void>
+        /// The remote's name, where there is one that a proxy may know.
+        var name: String?
         let state = State()
 
         final class State: Sendable {
@@ -127,12 +101,22 @@ public final class TCPTransport: Transport {
             let hasSucceeded = Atomic<Bool>(false)
             let isCancelled = Atomic<Bool>(false)
         }
+
+        /// What a proxy is asked for.
+        var target: ProxyTarget? {
+            guard let ip = self.remote.ip, let port = self.remote.port.flatMap({ UInt16(exactly: $0) }) else {
+                return nil
+            }
+            return ProxyTarget(ip: ip, port: port, name: self.name)
+        }
     }
 
     /// The listening port cannot be used for this dial: a connection from it to that place exists or is just ending.
     struct PortInUse: Error {}
 
-    private func connect(_ dial: Dial, from source: SocketAddress?) -> EventLoopFuture<any Channel> {
+    /// Connects from `source`, or from any port, through the proxy where there is one for it.
+    func connect(_ dial: Dial, from source: SocketAddress?) -> EventLoopFuture<any Channel> {
+        if source == nil, let proxy = self.proxy(for: dial) { return self.connect(dial, through: proxy) }
         var bootstrap = self.clientBootstrap(for: dial)
         if let source {
             bootstrap = bootstrap.channelOption(SocketOptions.reusePort, value: 1).bind(to: source)
@@ -145,6 +129,47 @@ public final class TCPTransport: Transport {
             where source != nil && [EADDRNOTAVAIL, EADDRINUSE, EINVAL].contains(failure.errnoCode): throw PortInUse()
             default: throw error
             }
+        }
+    }
+
+    private func proxy(for dial: Dial) -> Proxy? {
+        guard let proxy = self.options.proxy, let target = dial.target,
+            proxy.isUsed(for: target.ip, port: target.port, name: target.name)
+        else { return nil }
+        return proxy
+    }
+
+    private func connect(_ dial: Dial, through proxy: Proxy) -> EventLoopFuture<any Channel> {
+        guard let target = dial.target else { return dial.loop.makeFailedFuture(ChannelError.unknownLocalAddress) }
+        let bootstrap = self.clientBootstrap(for: dial)
+        let channel: EventLoopFuture<any Channel>
+        if let address = try? SocketAddress(ipAddress: proxy.host, port: Int(proxy.port)) {
+            channel = bootstrap.connect(to: address)
+        } else {
+            channel = bootstrap.connect(host: proxy.host, port: Int(proxy.port))
+        }
+        return channel.flatMapErrorThrowing { error in
+            throw ProxyError.unreachable(proxy: proxy.endpoint, reason: String(describing: error))
+        }.flatMap { channel in
+            channel.eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.handler(type: ChannelByteStream.self)
+            }.flatMap { stream in
+                let timeout = self.options.connectTimeout
+                let leftover =
+                    switch proxy.kind {
+                    case .http:
+                        OpeningDriver.run(
+                            HTTPConnectOpening(target, proxy.credentials), on: stream, timeout: timeout
+                        ).map(\.leftover)
+                    case .socks5:
+                        OpeningDriver.run(SOCKS5Opening(target, proxy.credentials), on: stream, timeout: timeout)
+                            .map(\.leftover)
+                    }
+                // The remote may have spoken already.
+                return leftover.map { stream.putBack($0) }
+            }.map { channel }
+        }.flatMapErrorThrowing { error in
+            throw dial.state.isCancelled.load(ordering: .acquiring) ? TransportError.cancelled : error
         }
     }
 
@@ -197,18 +222,27 @@ public final class TCPTransport: Transport {
     }
 
     func upgrade(_ channel: EventLoopFuture<any Channel>, _ dial: Dial) -> EventLoopFuture<any Connection> {
+        self.upgrade(channel, dial) { self.upgrade($0, role: .dialer, expecting: dial.peer) }.flatMapErrorThrowing {
+            throw SimultaneousOpen.explains($0) ? TransportError.simultaneousOpen : $0
+        }
+    }
+
+    /// Makes a connection of a channel by means of `body`, which runs on the channel's loop.
+    func upgrade(
+        _ channel: EventLoopFuture<any Channel>, _ dial: Dial,
+        by body: @escaping @Sendable (ConnectedSocket) -> EventLoopFuture<any Connection>
+    ) -> EventLoopFuture<any Connection> {
         channel.flatMap { channel -> EventLoopFuture<any Connection> in
-            guard !self.isOwn(channel) else {
+            guard !self.ports.holdFarEnd(of: channel) else {
                 channel.close(promise: nil)
                 return dial.loop.makeFailedFuture(TransportError.ownAddress)
             }
-            return self.upgrade(channel, role: .dialer, remote: dial.remote, expecting: dial.peer)
+            return ConnectedSocket.make(channel, remote: dial.remote, self.options).flatMap(body)
         }.map { connection in
             dial.state.hasSucceeded.store(true, ordering: .releasing)
             return connection
         }.flatMapErrorThrowing { error in
-            if dial.state.isCancelled.load(ordering: .acquiring) { throw TransportError.cancelled }
-            throw SimultaneousOpen.explains(error) ? TransportError.simultaneousOpen : error
+            throw dial.state.isCancelled.load(ordering: .acquiring) ? TransportError.cancelled : error
         }
     }
 
@@ -234,97 +268,20 @@ public final class TCPTransport: Transport {
         }
     }
 
-    private func listeningAddress(toReach remote: SocketAddress) -> SocketAddress? {
-        let toLoopback = remote.ip?.isLoopback
-        return self.bound.withLock { bound in
-            bound.first {
-                $0.protocol == remote.protocol && ($0.ip?.isUnspecified == true || $0.ip?.isLoopback == toLoopback)
-            }
-        }
-    }
-
-    /// Whether a dialled channel leads to a listener of ours: from an address of this machine to the same, and to a port we hold.
-    private func isOwn(_ channel: any Channel) -> Bool {
-        guard let local = channel.localAddress, let remote = channel.remoteAddress, local.ip == remote.ip else {
-            return false
-        }
-        return self.bound.withLock { bound in
-            bound.contains {
-                $0.protocol == remote.protocol && $0.port == remote.port
-                    && ($0.ip?.isUnspecified == true || $0.ip == remote.ip)
-            }
-        }
-    }
-
-    // MARK: Accepting
-
-    private func accepted(_ channel: any Channel, accept: @escaping @Sendable (any Connection) -> Void) {
-        guard let remote = channel.remoteAddress, self.handshakes.begin(channel, from: remote) else {
-            channel.close(promise: nil)
-            return
-        }
-        let stream = ChannelByteStream(eventLoop: channel.eventLoop)
-        stream.onActive = {
-            self.upgrade(channel, role: .listener, remote: remote, expecting: nil).whenComplete { result in
-                self.handshakes.end(channel, result.map { _ in })
-                if case .success(let connection) = result { accept(connection) }
-            }
-        }
-        do {
-            try channel.pipeline.syncOperations.addHandler(stream)
-        } catch {
-            channel.close(promise: nil)
-        }
-    }
-
     // MARK: Both
 
     /// Small reads stay small, so that idle connections are cheap; a busy one grows to 256 KiB, several records at a time.
-    private static let receiveAllocator = AdaptiveRecvByteBufferAllocator(
+    static let receiveAllocator = AdaptiveRecvByteBufferAllocator(
         minimum: 2048, initial: 4096, maximum: 256 << 10)
-    private static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 << 10, high: 128 << 10)
+    static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 << 10, high: 128 << 10)
 
-    private func upgrade(_ channel: any Channel, role: Role, remote: SocketAddress, expecting peer: PeerID?)
+    private func upgrade(_ socket: ConnectedSocket, role: Role, expecting peer: PeerID?)
         -> EventLoopFuture<any Connection>
     {
-        let loop = channel.eventLoop
-        let stream: ChannelByteStream
-        do {
-            stream = try channel.pipeline.syncOperations.handler(type: ChannelByteStream.self)
-        } catch {
-            channel.close(promise: nil)
-            return loop.makeFailedFuture(error)
-        }
-        guard let localAddress = channel.localAddress.flatMap({ Multiaddr(tcp: $0) }),
-            let remoteAddress = Multiaddr(tcp: remote), let provider = channel as? any SocketOptionProvider
-        else {
-            channel.close(promise: nil)
-            return loop.makeFailedFuture(ChannelError.ioOnClosedChannel)
-        }
-        return provider.apply(self.options).flatMap { congestion in
-            self.upgrader.upgrade(
-                stream,
-                as: ConnectionUpgrader.Request(
-                    role: role, expectedPeer: peer, localAddress: localAddress, remoteAddress: remoteAddress,
-                    transport: "tcp", congestion: congestion, timeout: self.options.upgradeTimeout))
-        }
-    }
-}
-
-/// A bound TCP port.
-final class TCPListener: Listener {
-    let address: Multiaddr
-    private let channel: any Channel
-    private let onClose: @Sendable () -> Void
-
-    init(channel: any Channel, address: Multiaddr, onClose: @escaping @Sendable () -> Void) {
-        self.channel = channel
-        self.address = address
-        self.onClose = onClose
-    }
-
-    func close() -> EventLoopFuture<Void> {
-        self.onClose()
-        return self.channel.close()
+        self.upgrader.upgrade(
+            socket.stream,
+            as: ConnectionUpgrader.Request(
+                role: role, expectedPeer: peer, localAddress: socket.localAddress, remoteAddress: socket.remoteAddress,
+                transport: "tcp", congestion: socket.congestion, timeout: socket.timeLeft))
     }
 }
