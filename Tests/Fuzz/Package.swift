@@ -43,7 +43,10 @@ let package = Package(
                 "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore,
                 protobuf,
             ],
-            exclude: ["Memory", "Noise/Protos", "TCP", "Upgrade"], swiftSettings: instrumented),
+            exclude: [
+                "Memory", "Noise/Protos", "TCP", "Upgrade", "WebSocket/WebSocketAddress.swift",
+                "WebSocket/WebSocketTransport.swift",
+            ], swiftSettings: instrumented),
         .target(
             name: "LibP2PProtocols", dependencies: ["Multiformats", "PeerIdentity", protobuf],
             path: "Sources/LibP2PProtocols/Identify", exclude: ["IdentifyService.swift", "WallClock.swift"],

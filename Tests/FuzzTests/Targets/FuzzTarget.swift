@@ -17,6 +17,7 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
         .varint, .cid, .multiaddrBytes, .multiaddrText,
         .multistreamDialer, .multistreamListener, .noisePayload, .noiseHandshake, .noiseRecords, .yamux,
         .preSharedKey, .keyStream,
+        .webSocketFrames, .webSocketOpening, .openings,
         .publicKey, .privateKey, .peerID, .envelope, .peerRecord, .identify,
         .frames, .datagram, .hello, .packet, .packetChecksummed, .localOffload, .coalescer,
         .configuration, .httpResponse,
