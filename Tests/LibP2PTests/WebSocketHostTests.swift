@@ -23,11 +23,16 @@ import Testing
     }
 
     /// One port for both; where one way is blocked the other leads there.
-    @Test(arguments: [true, false]) func aPortForBoth(plainFirst: Bool) async throws {
-        let (b, listen) = try await Self.sharing(plainFirst: plainFirst)
+    @Test(arguments: [true, false], [true, false]) func aPortForBoth(plainFirst: Bool, isPrivate: Bool) async throws {
+        // In a private network what comes first on a plain connection looks like nothing at all.
+        let key = isPrivate ? try PreSharedKey(bytes: [UInt8](repeating: 7, count: 32)) : nil
+        let (b, listen) = try await Self.sharing(plainFirst: plainFirst, key)
         #expect(b.addresses == listen)
         for address in listen {
-            let a = try await TCPHostTests.host { $0.dials = { $0 == address } }
+            let a = try await TCPHostTests.host {
+                $0.dials = { $0 == address }
+                $0.preSharedKey = key
+            }
             let connection = try await a.connect(to: b.peerID, at: b.addresses)
             #expect(connection.remoteAddress == address)
             #expect(try await a.ping.ping(connection, count: 1).count == 1)
@@ -37,7 +42,7 @@ import Testing
     }
 
     /// A host that listens for both on one port.
-    private static func sharing(plainFirst: Bool) async throws -> (Host, [Multiaddr]) {
+    private static func sharing(plainFirst: Bool, _ key: PreSharedKey?) async throws -> (Host, [Multiaddr]) {
         // Somebody else may be given the port between the two: then one more is tried.
         for _ in 0..<20 {
             let first = try await TCPHostTests.host("/ip4/127.0.0.1/tcp/0")
@@ -46,7 +51,11 @@ import Testing
             let both = [plain, try Multiaddr("\(plain)/ws")]
             let listen = plainFirst ? both : both.reversed()
             do {
-                return (try await TCPHostTests.host { $0.listen = listen }, listen)
+                let host = try await TCPHostTests.host {
+                    $0.listen = listen
+                    $0.preSharedKey = key
+                }
+                return (host, listen)
             } catch let error as ListenError where error.isPortBusy {
                 continue
             }

@@ -20,6 +20,9 @@ public final class WebSocketTransport: Transport {
         self.upgrader = upgrader
     }
 
+    /// Whether its upgrader has one.
+    public var hasPreSharedKey: Bool { self.upgrader.hasPreSharedKey }
+
     /// A specific IP address and a port other than 0.
     public func canDial(_ address: Multiaddr) -> Bool {
         WebSocketAddress(address).map { $0.isSpecific && self.supports($0) } ?? false
