@@ -29,7 +29,7 @@ import Testing
         let machine = /(^|[\s"'`=:(])\/(home|Users|work|root|mnt)\/\w|\.\.\/shared\b/
         #expect(Checkout.places(of: machine, in: files, code: false).isEmpty)
         let registry =
-            /\b(artifactory|nexus|registry|mirror|proxy)[\w-]*\.[\w-]+\.\w|:\/\/[^\/\s]*\.(internal|local|lan|corp)\b/
+            /\b(artifactory|nexus|registry|mirror)[\w-]*\.[\w-]+\.\w|:\/\/proxy[\w-]*\.[\w-]+\.\w|:\/\/[^\/\s]*\.(internal|local|lan|corp)\b/
         #expect(Checkout.places(of: registry, in: files, code: false).isEmpty)
     }
 

@@ -19,7 +19,7 @@ extension FuzzTarget {
                 frame.writeBuffer(ByteBuffer(bytes: payload), mask: mask ?? WebSocketMask(key: 0))
                 return Array(frame.readableBytesView)
             }
-            return [nil, 0x3d21_fa37].flatMap { mask -> [[UInt8]] in
+            return ([nil, 0x3d21_fa37] as [UInt32?]).flatMap { mask -> [[UInt8]] in
                 let conversation =
                     frame(.binary, Array("Hello".utf8), mask: mask) + frame(.ping, [1, 2], mask: mask)
                     + frame(.binary, [], isFinal: false, mask: mask)
@@ -44,7 +44,7 @@ extension FuzzTarget {
                 var again = ByteBuffer()
                 again.writeWebSocketHeader(header)
                 try hold(again.readableBytes <= WebSocketFrameHeader.maximumBytes)
-                try hold(Array(again.readableBytesView) == whole.prefix(again.readableBytes))
+                try hold(again.readableBytesView.elementsEqual(whole.prefix(again.readableBytes)))
             }
         })
 

@@ -12,6 +12,7 @@ import Testing
 private struct ScriptedProxy {
     let listener: RawListener
     var port: UInt16 { self.listener.address.tcpPort ?? 0 }
+    var isUnused: Bool { self.listener.accepted.entries.isEmpty }
 
     init() async throws {
         self.listener = try await RawListener()
@@ -50,6 +51,9 @@ private struct ScriptedProxy {
             }.get()
         }
     }
+
+    /// The first connection that came in.
+    func connection() async throws -> RawConnection { try await self.listener.connection() }
 
     func close() async throws { try await self.listener.channel.close().get() }
 }
@@ -152,7 +156,7 @@ private final class Forwarder: ByteStreamReceiver {
             let outbound = try await a.dial(there.address, expecting: b.peerID)
             outbound.close(.none)
         }
-        #expect(proxy.listener.accepted.entries.isEmpty)
+        #expect(proxy.isUnused)
         try await there.close().get()
         try await proxy.close()
     }
@@ -185,7 +189,7 @@ private final class Forwarder: ByteStreamReceiver {
     }
 
     private static func answer(_ proxy: ScriptedProxy, _ script: [([UInt8], [UInt8])]) async throws {
-        let near = try await proxy.listener.connection()
+        let near = try await proxy.connection()
         for (expecting, answer) in script {
             _ = await near.receiver.bytes(atLeast: max(1, expecting.count))
             try await near.send(answer)
@@ -214,7 +218,7 @@ private final class Forwarder: ByteStreamReceiver {
     @Test func aProxyThatSaysNothingTimesOut() async throws {
         let proxy = try await ScriptedProxy()
         var options = TCPOptions()
-        options.connectTimeout = .milliseconds(200)
+        options.connectTimeout = .seconds(3)
         options.proxy = try Proxy("socks5://127.0.0.1:\(proxy.port)")
         options.proxy?.includesLoopback = true
         let a = try WebSocketNode(options)
@@ -235,7 +239,7 @@ private final class Forwarder: ByteStreamReceiver {
             try await a.dial(
                 try Multiaddr("/ip4/127.0.0.1/tcp/9"), expecting: a.peerID, cancellation: cancellation.futureResult)
         }
-        let near = try await proxy.listener.connection()
+        let near = try await proxy.connection()
         cancellation.succeed()
         await #expect(throws: TransportError.cancelled) { try await dial.value }
         await near.ended()
