@@ -126,56 +126,64 @@ struct PartialSum {
     /// Adds bytes. Whatever is added after an odd number of bytes would be out of step.
     mutating func add(_ bytes: UnsafeRawBufferPointer) {
         var offset = 0
-        var remaining = bytes.count
-        // 32-bit words in 64-bit lanes need no carry; a lane overflows only after 2^32 words.
-        var lanes = SIMD8<UInt64>()
-        while remaining >= 64 {
-            let low = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
-            let high = bytes.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<UInt32>.self)
-            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: low)
-            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: high)
-            offset += 64
-            remaining -= 64
+        if bytes.count >= 64 {
+            // 32-bit words in 64-bit lanes need no carry; a lane overflows only after 2^32 words.
+            var lanes = SIMD8<UInt64>()
+            repeat {
+                let low = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+                let high = bytes.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<UInt32>.self)
+                lanes &+= SIMD8<UInt64>(truncatingIfNeeded: low)
+                lanes &+= SIMD8<UInt64>(truncatingIfNeeded: high)
+                offset += 64
+            } while bytes.count - offset >= 64
+            self.add(word: lanes.wrappedSum())
         }
-        self.add(word: lanes.wrappedSum())
-        while remaining >= 8 {
-            self.add(word: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
-            offset += 8
-            remaining -= 8
-        }
-        if remaining >= 4 {
-            self.add(word: UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
-            offset += 4
-            remaining -= 4
-        }
-        if remaining >= 2 {
-            self.add(word: UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
-            offset += 2
-            remaining -= 2
-        }
-        if remaining == 1 {
-            // The last byte of an odd number is the upper half of a word (RFC 1071 § 1).
-            self.add(UInt16(bytes[offset]) << 8)
-        }
+        self.addFewer(bytes, from: offset)
     }
 
     /// Adds bytes and writes them to the start of `copy`, which does not overlap them and has room: memory is read once for both.
     mutating func add(_ bytes: UnsafeRawBufferPointer, copyingTo copy: UnsafeMutableRawBufferPointer) {
         var offset = 0
-        var lanes = SIMD8<UInt64>()
-        while bytes.count - offset >= 64 {
-            let low = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
-            let high = bytes.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<UInt32>.self)
-            copy.storeBytes(of: low, toByteOffset: offset, as: SIMD8<UInt32>.self)
-            copy.storeBytes(of: high, toByteOffset: offset + 32, as: SIMD8<UInt32>.self)
-            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: low)
-            lanes &+= SIMD8<UInt64>(truncatingIfNeeded: high)
-            offset += 64
+        if bytes.count >= 64 {
+            var lanes = SIMD8<UInt64>()
+            repeat {
+                let low = bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+                let high = bytes.loadUnaligned(fromByteOffset: offset + 32, as: SIMD8<UInt32>.self)
+                copy.storeBytes(of: low, toByteOffset: offset, as: SIMD8<UInt32>.self)
+                copy.storeBytes(of: high, toByteOffset: offset + 32, as: SIMD8<UInt32>.self)
+                lanes &+= SIMD8<UInt64>(truncatingIfNeeded: low)
+                lanes &+= SIMD8<UInt64>(truncatingIfNeeded: high)
+                offset += 64
+            } while bytes.count - offset >= 64
+            self.add(word: lanes.wrappedSum())
         }
-        self.add(word: lanes.wrappedSum())
-        let rest = bytes.part(from: offset, count: bytes.count - offset)
-        UnsafeMutableRawBufferPointer(rebasing: copy[offset...]).copyMemory(from: rest)
-        self.add(rest)
+        UnsafeMutableRawBufferPointer(rebasing: copy[offset...])
+            .copyMemory(from: bytes.part(from: offset, count: bytes.count - offset))
+        self.addFewer(bytes, from: offset)
+    }
+
+    /// Adds the fewer than 64 bytes from `offset` to the end.
+    @inline(__always)
+    private mutating func addFewer(_ bytes: UnsafeRawBufferPointer, from offset: Int) {
+        var offset = offset
+        var remaining = bytes.count - offset
+        // Halves of words in one lane: these few need no carry either.
+        var lane: UInt64 = 0
+        while remaining >= 4 {
+            lane &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+            offset += 4
+            remaining -= 4
+        }
+        if remaining >= 2 {
+            lane &+= UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+            offset += 2
+            remaining -= 2
+        }
+        if remaining == 1 {
+            // The last byte of an odd number is the upper half of a word (RFC 1071 § 1).
+            lane &+= UInt64((UInt16(bytes[offset]) << 8).bigEndian)
+        }
+        self.add(word: lane)
     }
 
     @inline(__always)

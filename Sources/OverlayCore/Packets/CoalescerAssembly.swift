@@ -95,13 +95,19 @@ extension Coalescer {
         @inline(__always)
         func copyPayload(to copy: UnsafeMutableRawBufferPointer) -> Bool {
             let start = self.packet.transportOffset
-            if self.packet.family == .ipv4 {
+            let addresses: Int
+            switch self.packet.family {
+            case .ipv4:
                 guard Checksum.internet(self.bytes.part(from: 0, count: start)) == 0 else { return false }
+                addresses = 12
+            case .ipv6:
+                addresses = 8
             }
-            var sum = PartialSum(
-                source: self.packet.source, destination: self.packet.destination,
-                transportProtocol: self.packet.transportProtocol, byteCount: self.bytes.count - start)
-            sum.add(self.bytes.part(from: start, count: self.packet.payloadOffset - start))
+            // Without options the addresses of the pseudo-header stand right in front of the transport header.
+            var sum = PartialSum()
+            sum.add(UInt16(self.packet.transportProtocol.rawValue))
+            sum.add(UInt16(truncatingIfNeeded: self.bytes.count - start))
+            sum.add(self.bytes.part(from: addresses, count: self.packet.payloadOffset - addresses))
             sum.add(
                 self.bytes.part(from: self.packet.payloadOffset, count: self.payloadByteCount), copyingTo: copy)
             return sum.folded == 0xffff

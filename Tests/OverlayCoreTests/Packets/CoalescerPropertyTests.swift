@@ -133,7 +133,7 @@ import Testing
 
     @Test func cutsIntoTheSamePackets() throws {
         var random = SeededGenerator(state: 11)
-        for round in 0..<30 {
+        for round in 0..<16 {
             let count = Int.random(in: 1...10, using: &random)
             let flows = self.flows(&random, count: count)
             let burst = self.interleave(flows, &random)
@@ -162,7 +162,7 @@ import Testing
     /// Any bytes that parse: nothing traps, a packet with a wrong checksum comes out as it came, and no packet is lost.
     @Test func survivesMutation() throws {
         var random = SeededGenerator(state: 12)
-        for _ in 0..<200 {
+        for _ in 0..<60 {
             var coalescer = Coalescer(.everything, slotCount: 4)
             var written: [Written] = []
             var count = 0
