@@ -138,7 +138,7 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PProtocols", "OverlayCore",
-                "ControlAPI", "OverlayEngine", nioCore, crypto,
+                "ControlAPI", "OverlayEngine", nioCore, crypto, x509,
             ],
             swiftSettings: settings),
         .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),

@@ -15,6 +15,27 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+// Processor ----------------------------------------------------------------------------------------------------------------------
+
+bool clinux_has_fast_aes(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_AES) && (ecx & bit_PCLMUL);
+#elif defined(__aarch64__)
+    unsigned long capabilities = getauxval(AT_HWCAP);
+    return (capabilities & HWCAP_AES) && (capabilities & HWCAP_PMULL);
+#else
+    return false;
+#endif
+}
+
 static int failure(int result) { return result < 0 ? -errno : 0; }
 
 // TUN ----------------------------------------------------------------------------------------------------------------------------

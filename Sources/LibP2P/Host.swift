@@ -45,7 +45,7 @@ public final class Host: Sendable {
         self.configuration = configuration
 
         let upgrader = ConnectionUpgrader(
-            securities: [NoiseUpgrader(identity: configuration.key)], muxers: [YamuxMuxer()],
+            securities: configuration.securities.map { $0.upgrader(for: configuration.key) }, muxers: [YamuxMuxer()],
             preSharedKey: configuration.preSharedKey)
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp

@@ -20,6 +20,8 @@ public struct HostConfiguration: Sendable {
     /// `LIBP2P_FORCE_PNET=1`; this library reads no environment, so that is up to the program, which has
     /// ``PrivateNetworkError/keyRequired`` for it.
     public var preSharedKey: PreSharedKey?
+    /// How its connections over TCP are secured, in order of preference; not empty. A listener takes each of them.
+    public var securities = SecurityProtocol.preferred
     /// A network inside this process, for tests: `/memory/…` addresses.
     public var memoryNetwork: MemoryNetwork?
     /// How many connections it holds.

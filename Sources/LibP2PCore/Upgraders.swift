@@ -6,7 +6,8 @@ public protocol SecurityUpgrader: Sendable {
     /// What multistream-select calls it: `/noise`.
     var protocolID: ProtocolID { get }
 
-    /// Runs the handshake on `stream`'s loop. On failure the stream is closed with the same error.
+    /// Runs the handshake on `stream`'s loop. On failure the stream is closed with the same error: the protocol's own, or
+    /// ``TransportError/peerMismatch(expected:found:)`` when somebody else than `expected` is there.
     ///
     /// - Parameters:
     ///   - stream: The plain stream; owned by the upgrader from now on. Bytes of the handshake that have already been read are

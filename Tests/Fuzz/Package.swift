@@ -13,6 +13,8 @@ let settings: [SwiftSetting] = [
 // them as unit tests do.
 let instrumented = settings + [.unsafeFlags(["-sanitize=fuzzer,address", "-enable-testing"])]
 
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
+let certificates = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let collections = Target.Dependency.product(name: "Collections", package: "swift-collections")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
@@ -22,6 +24,8 @@ let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-
 let package = Package(
     name: "fuzz",
     dependencies: [
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -30,6 +34,7 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl"),
+        .target(name: "CLinux"),
         .systemLibrary(name: "CSodium", path: "Sources/System/CSodium", pkgConfig: "libsodium"),
         .target(name: "Multiformats", swiftSettings: instrumented),
         .target(
@@ -40,8 +45,8 @@ let package = Package(
         .target(
             name: "LibP2PConnection",
             dependencies: [
-                "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", collections, crypto, nioCore,
-                protobuf,
+                "CLinux", "COpenSSL", "CSodium", "Multiformats", "PeerIdentity", "LibP2PCore", asn1, certificates,
+                collections, crypto, nioCore, protobuf,
             ],
             exclude: [
                 "Memory", "Noise/Protos", "TCP", "Upgrade", "WebSocket/WebSocketAddress.swift",
@@ -64,7 +69,7 @@ let package = Package(
             name: "fuzz",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PProtocols", "OverlayCore",
-                "ControlAPI", "OverlayEngine", "LibFuzzer", nioCore, crypto,
+                "ControlAPI", "OverlayEngine", "LibFuzzer", nioCore, certificates, crypto,
             ],
             path: "Driver", swiftSettings: settings + [.unsafeFlags(["-sanitize=address"])],
             linkerSettings: [.linkedLibrary("stdc++"), .unsafeFlags(["-sanitize=address"])]),

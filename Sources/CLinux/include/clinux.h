@@ -11,6 +11,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+// Processor ----------------------------------------------------------------------------------------------------------------------
+
+// Whether the processor has instructions for AES and for the carry-less multiplication that GCM needs.
+bool clinux_has_fast_aes(void);
+
 // TUN ----------------------------------------------------------------------------------------------------------------------------
 
 // Bits of TUNSETOFFLOAD. The last two came with Linux 6.2 and are missing in older headers.

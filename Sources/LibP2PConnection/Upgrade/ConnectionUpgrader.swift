@@ -102,11 +102,7 @@ public struct ConnectionUpgrader: Sendable {
             timer.cancel()
             if case .failure(let error) = outcome { stream.close(error) }
         }
-        return result.flatMapErrorThrowing { error in
-            // The one failure of a handshake that those above must understand, whatever the security protocol.
-            guard case NoiseError.unexpectedPeer(let expected, let found) = error else { throw error }
-            throw TransportError.peerMismatch(expected: expected, found: found)
-        }
+        return result
     }
 
     private func negotiateSecurity(_ stream: any ByteStream, _ request: Request)

@@ -10,4 +10,11 @@
 #include <openssl/param_build.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+
+// What Swift cannot see: function-like macros.
+
+// No tickets; the server's choice of cipher, but ChaCha20 for clients that put it first.
+static inline uint64_t copenssl_tls_options(void) {
+    return SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA | SSL_OP_NO_COMPRESSION;
+}
 #endif

@@ -18,6 +18,7 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
         .multistreamDialer, .multistreamListener, .noisePayload, .noiseHandshake, .noiseRecords, .yamux,
         .preSharedKey, .keyStream,
         .webSocketFrames, .webSocketOpening, .openings,
+        .certificate, .tlsHandshake,
         .publicKey, .privateKey, .peerID, .envelope, .peerRecord, .identify,
         .frames, .datagram, .hello, .packet, .packetChecksummed, .localOffload, .coalescer,
         .configuration, .httpResponse,

@@ -7,6 +7,7 @@ enum Vectors {
     }
 
     static let libp2p = Result { try Self.load("libp2p-vectors.json") }
+    static let tls = Result { try Self.load("tls-vectors.json") }
     static let multiformats = Result { try Self.load("multiformats-vectors.json") }
 
     /// Keys, private and public, in the libp2p encoding.
@@ -55,6 +56,11 @@ enum Vector: Decodable {
 
     var members: [String: Vector]? {
         if case .object(let members) = self { members } else { nil }
+    }
+
+    /// The members of a list.
+    var items: [Vector] {
+        if case .list(let items) = self { items } else { [] }
     }
 
     /// The texts of a list; what is no text is left out.

@@ -338,7 +338,7 @@ private func content(_ count: Int, from start: Int = 0) -> [UInt8] {
     }
 
     /// A buffer that nobody holds any more is used again; one that somebody holds is left alone.
-    @Test func buffersTakeTurns() throws {
+    @Test func buffersTakeTurns() {
         var ring = BufferRing(count: 2)
         func fill(_ text: String) -> ByteBuffer { ring.fill(minimumCapacity: 64) { $0.writeString(text) } }
         func address(_ buffer: ByteBuffer) -> UnsafeRawPointer? { buffer.withVeryUnsafeBytes { $0.baseAddress } }
@@ -425,7 +425,7 @@ private func content(_ count: Int, from start: Int = 0) -> [UInt8] {
         let inbound = NoiseUpgrader(identity: self.bob).secure(
             self.pipe.listener, role: .listener, expecting: nil, muxers: [])
         self.pipe.run()
-        let error = NoiseError.unexpectedPeer(expected: expected, found: PeerID(self.bob.publicKey))
+        let error = TransportError.peerMismatch(expected: expected, found: PeerID(self.bob.publicKey))
         #expect(outcome(outbound)?.failed() == error)
         #expect(self.pipe.dialer.isClosed)
         #expect(outcome(inbound)?.failed() == BrokenPipe())

@@ -4,11 +4,11 @@ import NIOCore
 ///
 /// A buffer whose previous contents nobody holds any more is used again as it is; one that is still held is replaced by a fresh
 /// one. So the ring saves allocations as long as a buffer is let go within one turn, and is correct in any case.
-struct BufferRing {
+package struct BufferRing {
     private var buffers: [ByteBuffer]
     private var next = 0
 
-    /// Whether any memory is held.
+    /// Whether no memory is held.
     private(set) var isEmpty = true
 
     init(count: Int) {
