@@ -253,6 +253,17 @@ import Testing
         #expect(pair.nearDelegate.error is PipeFault && pair.farDelegate.error is PipeFault)
     }
 
+    @Test func anAbortSaysNothing() throws {
+        let pair = Self.pair()
+        let (near, far) = try pair.stream()
+        near.stream.write(ByteBuffer(bytes: [1]))
+        pair.dialer.abort()
+        #expect(near.error as? TransportError == .aborted)
+        #expect(pair.dialerPipe.closeReason as? TransportError == .aborted && pair.nearDelegate.isClosed)
+        pair.run()
+        #expect(far.error != nil && far.bytes.isEmpty)
+    }
+
     @Test func aBrokenProtocolEndsThePipe() throws {
         let loop = EmbeddedEventLoop()
         let (pipe, remote) = MemoryByteStream.pair(on: loop)
