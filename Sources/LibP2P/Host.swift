@@ -45,7 +45,9 @@ public final class Host: Sendable {
         self.configuration = configuration
 
         let upgrader = ConnectionUpgrader(
-            securities: configuration.securities.map { $0.upgrader(for: configuration.key) }, muxers: [YamuxMuxer()],
+            securities: configuration.testSecurities
+                ?? configuration.securities.map { $0.upgrader(for: configuration.key) },
+            muxers: configuration.muxers,
             preSharedKey: configuration.preSharedKey)
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp

@@ -1,4 +1,5 @@
 public import LibP2PConnection
+public import LibP2PCore
 public import LibP2PSwarm
 public import Logging
 public import Multiformats
@@ -13,6 +14,8 @@ public struct HostConfiguration: Sendable {
     public var listen: [Multiaddr] = []
     /// What its TCP sockets are like.
     public var tcp = TCPOptions()
+    /// The muxers it speaks, in order of preference. `MplexMuxer` is deprecated: it is for hosts that must reach old peers, behind Yamux.
+    public var muxers: [any MuxerUpgrader] = [YamuxMuxer()]
     /// The key of the private network that the node is in, if it is in one: it then speaks with those only who have the key too.
     ///
     /// Addresses of transports that cannot be protected by a key (QUIC) are then neither listened on nor dialled: ``Host/start()`` logs
@@ -22,6 +25,8 @@ public struct HostConfiguration: Sendable {
     public var preSharedKey: PreSharedKey?
     /// How its connections over TCP are secured, in order of preference; not empty. A listener takes each of them.
     public var securities = SecurityProtocol.preferred
+    /// What tests put in the place of ``securities``: ones that are weaker, or break.
+    package var testSecurities: [any SecurityUpgrader]?
     /// A network inside this process, for tests: `/memory/…` addresses.
     public var memoryNetwork: MemoryNetwork?
     /// How many connections it holds.

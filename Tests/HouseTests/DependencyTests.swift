@@ -112,6 +112,13 @@ import Testing
         }
     }
 
+    /// Connections without encryption are for tests; the daemon cannot have them by any configuration.
+    @Test func nothingShipsThatDoesNotEncrypt() {
+        let shipped = Checkout.swift("Sources").filter { !$0.path.hasPrefix("Sources/TestKit/") }
+        #expect(shipped.count > 100)
+        #expect(Checkout.places(of: /\/plaintext\/|PlaintextUpgrader/, in: shipped).isEmpty)
+    }
+
     /// Every import in the sources. Generated files import what their generator wants.
     private static let imports: [(file: String, target: String, module: String)] = {
         let pattern =
