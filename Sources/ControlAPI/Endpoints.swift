@@ -5,6 +5,7 @@
 /// | GET | `/v1/status` | – | ``StatusReport`` | all |
 /// | GET | `/v1/peers` | – | ``PeerList`` | all |
 /// | POST | `/v1/ping` | ``PingRequest`` | one ``PingReply`` per line, as they happen | all |
+/// | POST | `/v1/perf` | ``PerfRequest`` | one ``PerfReply`` per line, as they happen | operators |
 /// | GET | `/v1/routes` | – | ``RouteList`` | all |
 /// | POST | `/v1/routes` | ``RouteRequest`` | ``Done`` | operators |
 /// | DELETE | `/v1/routes` | ``RouteRequest`` | ``Done`` | operators |
@@ -17,11 +18,12 @@
 /// operator, 404 no such path, network, peer or route, 405 another method, 409 a conflict with what is there, 413 a body
 /// beyond ``maximumRequestBytes``, 422 a configuration that does not hold (the client's exit code is then 2), 500 anything else.
 ///
-/// The stream of ping replies ends with its last reply: chunked, or by closing the connection.
+/// The stream of ping or perf replies ends with its last reply: chunked, or by closing the connection.
 package enum Endpoint: Hashable, Sendable {
     case status
     case peers
     case ping
+    case perf
     case routes
     case addRoute
     case deleteRoute
@@ -37,7 +39,7 @@ package enum Endpoint: Hashable, Sendable {
     package var method: String {
         switch self {
         case .status, .peers, .routes, .version: "GET"
-        case .ping, .addRoute, .networkUp, .networkDown, .reload: "POST"
+        case .ping, .perf, .addRoute, .networkUp, .networkDown, .reload: "POST"
         case .deleteRoute: "DELETE"
         }
     }
@@ -48,6 +50,7 @@ package enum Endpoint: Hashable, Sendable {
         case .status: "/v1/status"
         case .peers: "/v1/peers"
         case .ping: "/v1/ping"
+        case .perf: "/v1/perf"
         case .routes, .addRoute, .deleteRoute: "/v1/routes"
         case .networkUp(let name): "/v1/networks/\(Self.percentEncoded(name))/up"
         case .networkDown(let name): "/v1/networks/\(Self.percentEncoded(name))/down"
@@ -56,11 +59,11 @@ package enum Endpoint: Hashable, Sendable {
         }
     }
 
-    /// Whether it changes something: only root and the operator groups may call it.
+    /// Whether it changes something, or takes all that a line carries: only root and the operator groups may call it.
     package var isChange: Bool {
         switch self {
         case .status, .peers, .ping, .routes, .version: false
-        case .addRoute, .deleteRoute, .networkUp, .networkDown, .reload: true
+        case .perf, .addRoute, .deleteRoute, .networkUp, .networkDown, .reload: true
         }
     }
 
@@ -83,7 +86,7 @@ package enum Endpoint: Hashable, Sendable {
     }
 
     private static func endpoints(at target: String) -> [Endpoint] {
-        let fixed: [Endpoint] = [.status, .peers, .ping, .routes, .addRoute, .deleteRoute, .reload, .version]
+        let fixed: [Endpoint] = [.status, .peers, .ping, .perf, .routes, .addRoute, .deleteRoute, .reload, .version]
         let matches = fixed.filter { $0.path == target }
         guard matches.isEmpty else { return matches }
         let parts = target.split(separator: "/", omittingEmptySubsequences: false).map(String.init)

@@ -108,6 +108,95 @@ package struct PingReply: Codable, Equatable, Sendable {
     }
 }
 
+/// Asks for the throughput of the connection to a peer, first to it, then from it. Exactly one of `bytes` and `milliseconds` is set.
+package struct PerfRequest: Codable, Equatable, Sendable {
+    /// A name, a peer ID or a unique prefix of either.
+    package var peer: String
+    /// The network, when the peer is in several.
+    package var network: String?
+    /// How many bytes go each way, 1…``maximumBytes``.
+    package var bytes: UInt64?
+    /// How long each way is measured, in ``millisecondsRange``.
+    package var milliseconds: Int?
+
+    /// The most bytes one request may ask for: 1 PiB.
+    package static let maximumBytes: UInt64 = 1 << 50
+    /// How long each way may take.
+    package static let millisecondsRange = 100...3_600_000
+
+    /// Creates a request.
+    package init(peer: String, network: String? = nil, bytes: UInt64? = nil, milliseconds: Int? = nil) {
+        self.peer = peer
+        self.network = network
+        self.bytes = bytes
+        self.milliseconds = milliseconds
+    }
+}
+
+/// One line of the answer to ``PerfRequest``: how far one way is, once a second, and at its end what came of it.
+package struct PerfReply: Codable, Equatable, Sendable {
+    /// The peer's ID.
+    package var peer: String
+    /// The peer's name.
+    package var name: String
+    /// The multiaddr of the connection that is measured; `null` when none was there.
+    package var address: String?
+    /// The transport of that connection.
+    package var transport: String?
+    /// The relay's peer ID, for a relayed connection.
+    package var relay: String?
+    /// `upload` to the peer, `download` from it.
+    package var direction: String
+    /// Bytes since this way began. An upload's count is exact at its end; before, some may still be queued here.
+    package var bytes: UInt64
+    /// Seconds since this way began.
+    package var seconds: Double
+    /// Whether this way is over.
+    package var done: Bool
+    /// Why it failed; nothing follows then. `null` when it did not.
+    package var error: String?
+
+    /// Creates a reply.
+    package init(
+        peer: String, name: String, address: String? = nil, transport: String? = nil, relay: String? = nil,
+        direction: String, bytes: UInt64 = 0, seconds: Double = 0, done: Bool = false, error: String? = nil
+    ) {
+        self.peer = peer
+        self.name = name
+        self.address = address
+        self.transport = transport
+        self.relay = relay
+        self.direction = direction
+        self.bytes = bytes
+        self.seconds = seconds
+        self.done = done
+        self.error = error
+    }
+
+    /// Bits a second; 0 where no time has passed.
+    package var bitsPerSecond: Double { self.seconds > 0 ? Double(self.bytes) * 8 / self.seconds : 0 }
+
+    /// Writes every key, `null` where there is no value, and the rate that follows from the others.
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: WrittenKeys.self)
+        try container.encode(self.peer, forKey: .peer)
+        try container.encode(self.name, forKey: .name)
+        try container.encode(self.address, forKey: .address)
+        try container.encode(self.transport, forKey: .transport)
+        try container.encode(self.relay, forKey: .relay)
+        try container.encode(self.direction, forKey: .direction)
+        try container.encode(self.bytes, forKey: .bytes)
+        try container.encode(self.seconds, forKey: .seconds)
+        try container.encode(self.bitsPerSecond, forKey: .bitsPerSecond)
+        try container.encode(self.done, forKey: .done)
+        try container.encode(self.error, forKey: .error)
+    }
+
+    private enum WrittenKeys: CodingKey {
+        case peer, name, address, transport, relay, direction, bytes, seconds, bitsPerSecond, done, error
+    }
+}
+
 /// Every peer with all that is known about it.
 package struct PeerList: Codable, Equatable, Sendable {
     /// One entry per network and peer.

@@ -27,6 +27,8 @@ public final class Host: Sendable {
     public let ping: PingService
     /// Datagrams of applications, on connections that carry any.
     package let datagrams = DatagramService()
+    /// Throughput: measures it with any peer that lets us, and serves those that the configuration lets in.
+    public let perf: PerfService
     /// What is known of peers.
     public var peerStore: PeerStore { self.swarm.peerStore }
 
@@ -73,6 +75,7 @@ public final class Host: Sendable {
             ) { AnnouncedAddresses.expand(swarm.boundAddresses).filter(announces) },
             logger: configuration.logger)
         self.ping = PingService()
+        self.perf = PerfService()
     }
 
     /// Binds the configured addresses, all or none, and starts the services. In a private network addresses that its key cannot protect
@@ -83,6 +86,7 @@ public final class Host: Sendable {
         self.identify.start()
         self.ping.register(with: self.swarm.registry)
         self.datagrams.register(with: self.swarm.registry)
+        if let admits = self.configuration.perf { self.perf.register(with: self.swarm.registry, from: admits) }
         _ = try await self.swarm.listen(on: listen)
     }
 

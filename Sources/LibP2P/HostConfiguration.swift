@@ -35,6 +35,8 @@ public struct HostConfiguration: Sendable {
     public var dialTimeout = TimeAmount.seconds(15)
     /// Where last good addresses are kept. `nil`: nowhere.
     public var peerStorePath: String?
+    /// Who may measure throughput to and from the node, which then sends and receives as much as the line carries. Nobody, when `nil`.
+    public var perf: ProtocolRegistry.Admission?
     /// What identify says of the program.
     public var agentVersion = "warren"
     /// What identify says of the family of protocols.

@@ -386,7 +386,37 @@ extension DaemonCore: ControlService {
         }
     }
 
+    func perf(_ request: PerfRequest, answer: @Sendable (PerfReply) async -> Bool) async throws {
+        let amount = try Measurement.amount(of: request)
+        let networks = try request.network.map { [try self.network($0)] } ?? self.configuration.networks
+        let peer = try self.peer(request.peer, in: networks)
+        let connection: any Connection
+        do {
+            connection = try await self.connection(to: peer)
+        } catch {
+            _ = await answer(
+                PerfReply(
+                    peer: peer.id.description, name: peer.name, direction: PerfDirection.upload.rawValue, done: true,
+                    error: String(describing: error)))
+            return
+        }
+        await Measurement(peer: peer, connection: connection, amount: amount, service: self.host.perf)
+            .run(answer: answer)
+    }
+
     // MARK: Details
+
+    /// The connection that packets to the peer go over, otherwise any, otherwise a new one.
+    private func connection(to peer: PeerConfiguration) async throws -> any Connection {
+        let sending = try await self.onLoop { overlay -> (any Connection)? in
+            guard let link = overlay.links[peer.id] else { return nil }
+            return link.entries.first { entry in
+                link.tunnels.contains { $0.tunnel.sends(on: entry.connection) }
+            }?.connection
+        }
+        if let sending { return sending }
+        return try await self.host.connect(to: peer.id, at: peer.addresses)
+    }
 
     private func probe(_ peer: PeerConfiguration, in network: String, sequence: Int, timeout: TimeAmount) async
         -> PingReply

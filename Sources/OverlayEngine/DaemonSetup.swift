@@ -88,6 +88,7 @@ enum DaemonSetup {
         host.announces = { address in !prefixes.contain(address) }
         host.dials = { address in !prefixes.contain(address) }
         host.gater = { peer, _, _ in membership.contains(peer) }
+        host.perf = { membership.contains($0) }
         host.logger = logger
         return host
     }

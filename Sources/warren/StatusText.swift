@@ -143,3 +143,16 @@ enum PingText {
         return text
     }
 }
+
+/// `warren perf` for people.
+enum PerfText {
+    static func line(_ reply: PerfReply) -> String {
+        let way = reply.direction == "upload" ? "to" : "from"
+        if let error = reply.error { return OperatorText.singleLine("\(way) \(reply.name): failed: \(error)") }
+        let rate =
+            "\(Quantity.bytes(reply.bytes)) in \(Quantity.seconds(reply.seconds)), \(Quantity.bitRate(reply.bitsPerSecond))"
+        guard reply.done else { return OperatorText.singleLine("\(way) \(reply.name): \(rate)") }
+        let path = reply.relay.map { "relayed by \($0)" } ?? "direct"
+        return OperatorText.singleLine("\(way) \(reply.name), all: \(rate), \(path) \(reply.address ?? "-")")
+    }
+}

@@ -31,6 +31,26 @@ enum Quantity {
         return "\(Self.oneDecimal(value)) \(unit)"
     }
 
+    /// `0 bit/s`, `9.4 Gbit/s`: powers of 1000.
+    static func bitRate(_ bitsPerSecond: Double) -> String {
+        guard bitsPerSecond.isFinite, (0...1e18).contains(bitsPerSecond) else { return "-" }
+        var value = bitsPerSecond
+        var units = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s"][...]
+        while value >= 999.95, units.count > 1 {
+            value /= 1000
+            units.removeFirst()
+        }
+        guard let unit = units.first, unit != "bit/s" else { return "\(Int(value.rounded())) bit/s" }
+        return "\(Self.oneDecimal(value)) \(unit)"
+    }
+
+    /// `0.04 s`, `12.30 s`.
+    static func seconds(_ value: Double) -> String {
+        guard value.isFinite, (0...1e9).contains(value) else { return "-" }
+        let hundredths = Int((value * 100).rounded())
+        return "\(hundredths / 100).\(hundredths / 10 % 10)\(hundredths % 10) s"
+    }
+
     /// `0.42 ms`, `31.0 ms`.
     static func milliseconds(_ value: Double) -> String {
         guard value.isFinite, (0...1e9).contains(value) else { return "-" }

@@ -12,8 +12,8 @@ struct Warren: AsyncParsableCommand {
             Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 daemon not running.
             """,
         subcommands: [
-            Init.self, ID.self, Up.self, Down.self, RunDaemon.self, Status.self, Ping.self, Peers.self, Route.self,
-            Config.self, Version.self, Completion.self,
+            Init.self, ID.self, Up.self, Down.self, RunDaemon.self, Status.self, Ping.self, Perf.self, Peers.self,
+            Route.self, Config.self, Version.self, Completion.self,
         ])
 }
 

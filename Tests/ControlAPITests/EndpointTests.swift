@@ -5,7 +5,8 @@ import Testing
 @Suite struct EndpointTests {
     static let all: [(Endpoint, String, String)] = [
         (.status, "GET", "/v1/status"), (.peers, "GET", "/v1/peers"), (.ping, "POST", "/v1/ping"),
-        (.routes, "GET", "/v1/routes"), (.addRoute, "POST", "/v1/routes"), (.deleteRoute, "DELETE", "/v1/routes"),
+        (.perf, "POST", "/v1/perf"), (.routes, "GET", "/v1/routes"), (.addRoute, "POST", "/v1/routes"),
+        (.deleteRoute, "DELETE", "/v1/routes"),
         (.networkUp("home"), "POST", "/v1/networks/home/up"), (.networkDown("a-1"), "POST", "/v1/networks/a-1/down"),
         (.reload, "POST", "/v1/reload"), (.version, "GET", "/v1/version"),
     ]

@@ -73,6 +73,19 @@ import Testing
         )
     }
 
+    @Test func perfRepliesSayTheRate() throws {
+        let reply = PerfReply(peer: "p", name: "b", direction: "upload", bytes: 1000, seconds: 0.5, done: true)
+        let json = try ControlJSON.encode(reply)
+        #expect(
+            String(decoding: json, as: UTF8.self)
+                == #"{"address":null,"bitsPerSecond":16000,"bytes":1000,"direction":"upload","done":true,"error":null,"name":"b","peer":"p","relay":null,"seconds":0.5,"transport":null}"#
+        )
+        #expect(try ControlJSON.decode(PerfReply.self, from: json) == reply)
+        #expect(PerfReply(peer: "p", name: "b", direction: "download").bitsPerSecond == 0)
+        let request = PerfRequest(peer: "b", bytes: PerfRequest.maximumBytes)
+        #expect(try ControlJSON.decode(PerfRequest.self, from: ControlJSON.encode(request)) == request)
+    }
+
     @Test(arguments: PeerReport.State.allCases)
     func statesAreTheContractsWords(state: PeerReport.State) {
         #expect(["direct", "relayed", "connecting", "unreachable", "idle"].contains(state.rawValue))

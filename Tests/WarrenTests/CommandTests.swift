@@ -141,7 +141,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ["status"], ["status", "--json"], ["peers"], ["peers", "b", "-v"], ["ping", "b"], ["up"], ["up", "home"],
+        ["status"], ["status", "--json"], ["peers"], ["peers", "b", "-v"], ["ping", "b"], ["perf", "b"], ["up"],
+        ["up", "home"],
         ["down", "home"], ["route"], ["route", "show"], ["route", "add", "10.0.0.0/8", "b"],
         ["route", "del", "10.0.0.0/8"], ["config", "reload"],
     ])
@@ -157,7 +158,10 @@ import Testing
 
     @Test(arguments: [
         ["sideways"], ["status", "--sideways"], ["status", "extra"], ["ping"], ["ping", "b", "--count", "0"],
-        ["ping", "b", "--count", "x"], ["ping", "b", "--interval", "nan"], ["route", "add"],
+        ["ping", "b", "--count", "x"], ["perf"], ["perf", "b", "--bytes", "0"], ["perf", "b", "--bytes", "-1"],
+        ["perf", "b", "--bytes", "9223372036854775808"], ["perf", "b", "--seconds", "0"],
+        ["perf", "b", "--seconds", "nan"],
+        ["perf", "b", "--bytes", "1", "--seconds", "1"], ["ping", "b", "--interval", "nan"], ["route", "add"],
         ["route", "add", "10.0.0.1/8", "b"], ["completion"], ["completion", "tcsh"], ["init", "--name", "A B"],
         ["config", "check", "--config"],
     ])
@@ -173,7 +177,8 @@ import Testing
         let command = try Command()
         let verbs = [
             ["init"], ["id"], ["config", "check"], ["config", "reload"], ["daemon"], ["up"], ["down"], ["status"],
-            ["ping"], ["peers"], ["route", "show"], ["route", "add"], ["route", "del"], ["version"], ["completion"],
+            ["ping"], ["perf"], ["peers"], ["route", "show"], ["route", "add"], ["route", "del"], ["version"],
+            ["completion"],
         ]
         for verb in verbs {
             let help = try command.runAlone(verb + ["--help"])

@@ -120,6 +120,32 @@ import Testing
                 == "3 sent, 2 answered, min 1.00 ms, mean 1.50 ms, max 2.00 ms")
     }
 
+    @Test func perf() {
+        var reply = PerfReply(
+            peer: "p", name: "b", address: "/ip4/192.0.2.7/tcp/1", transport: "tcp", direction: "upload",
+            bytes: 1_250_000_000, seconds: 2)
+        #expect(PerfText.line(reply) == "to b: 1.3 GB in 2.00 s, 5.0 Gbit/s")
+        reply.done = true
+        #expect(PerfText.line(reply) == "to b, all: 1.3 GB in 2.00 s, 5.0 Gbit/s, direct /ip4/192.0.2.7/tcp/1")
+        reply.relay = "R"
+        reply.direction = "download"
+        #expect(PerfText.line(reply).hasSuffix(", relayed by R /ip4/192.0.2.7/tcp/1"))
+        reply.error = "a\nb"
+        #expect(PerfText.line(reply) == "from b: failed: a b")
+    }
+
+    @Test(
+        arguments: [
+            (0, "0 bit/s"), (999.4, "999 bit/s"), (999.96, "1.0 kbit/s"), (12_340_000, "12.3 Mbit/s"),
+            (5.6e9, "5.6 Gbit/s"), (-1, "-"), (.infinity, "-"), (.nan, "-"),
+        ] as [(Double, String)])
+    func bitRates(rate: Double, text: String) { #expect(Quantity.bitRate(rate) == text) }
+
+    @Test(
+        arguments: [(0, "0.00 s"), (0.004, "0.00 s"), (12.344, "12.34 s"), (61, "61.00 s"), (.nan, "-")]
+            as [(Double, String)])
+    func seconds(value: Double, text: String) { #expect(Quantity.seconds(value) == text) }
+
     @Test(arguments: [
         (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1949, "1.9 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"),
         (1_234_567, "1.2 MB"), (UInt64.max, "18.4 EB"),

@@ -85,6 +85,7 @@ protocol ControlService: Sendable {
     func setNetwork(_ name: String, up: Bool) async throws -> Done
     func reload() async throws -> ReloadReport
     func ping(_ request: PingRequest, answer: @Sendable (PingReply) async -> Bool) async throws
+    func perf(_ request: PerfRequest, answer: @Sendable (PerfReply) async -> Bool) async throws
 }
 
 /// A request that cannot be fulfilled, as the client is told.
@@ -151,7 +152,15 @@ private final class ControlHandler: ChannelInboundHandler, @unchecked Sendable {
                 throw ControlRefusal(.methodNotAllowed, "this path takes \(allowed.joined(separator: ", "))")
             }
             if endpoint.isChange { try await self.authorise(channel) }
-            if case .ping = endpoint { return try await self.ping(try self.decode(body), on: channel) }
+            switch endpoint {
+            case .ping:
+                let request: PingRequest = try self.decode(body)
+                return try await self.stream(on: channel) { try await self.service.ping(request, answer: $0) }
+            case .perf:
+                let request: PerfRequest = try self.decode(body)
+                return try await self.stream(on: channel) { try await self.service.perf(request, answer: $0) }
+            default: break
+            }
             let reply = try await self.perform(endpoint, body)
             try await self.send(.ok, reply, on: channel)
         } catch let refusal as ControlRefusal {
@@ -176,14 +185,16 @@ private final class ControlHandler: ChannelInboundHandler, @unchecked Sendable {
         case .networkDown(let name): try ControlJSON.encode(try await self.service.setNetwork(name, up: false))
         case .reload: try ControlJSON.encode(try await self.service.reload())
         case .version: try ControlJSON.encode(VersionReport())
-        case .ping: []
+        case .ping, .perf: []
         }
     }
 
-    /// One line for each probe, as it comes back.
-    private func ping(_ request: PingRequest, on channel: any Channel) async throws {
+    /// One line for each reply, as it comes.
+    private func stream<Reply: Encodable & Sendable>(
+        on channel: any Channel, _ body: (@Sendable (Reply) async -> Bool) async throws -> Void
+    ) async throws {
         let hasBegun = BeganFlag()
-        try await self.service.ping(request) { reply in
+        try await body { reply in
             guard channel.isActive, let json = try? ControlJSON.encode(reply) else { return false }
             if await hasBegun.begin() {
                 let head = HTTPResponseHead(

@@ -31,6 +31,7 @@ final class TestNode {
         configuration.listen = [Multiaddr(components: [.memory(number)])]
         configuration.limits.perPeer = 64
         configuration.gater = { peer, _, _ in membership.contains(peer) }
+        configuration.perf = { membership.contains($0) }
         configuration.logger = Logger(label: name) { _ in SwiftLogNoOpLogHandler() }
         self.host = LibP2P.Host(configuration, group: self.group)
         self.overlay = Overlay(

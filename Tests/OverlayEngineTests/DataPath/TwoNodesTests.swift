@@ -1,6 +1,8 @@
+import ControlAPI
 import LibP2P
 import NIOCore
 import OverlayCore
+import Synchronization
 import Testing
 import TunnelDevice
 
@@ -171,6 +173,61 @@ import TunnelDevice
                 try await node.until(peer) { $0.inbound.reorderedPackets == 0 && $0.drops.total == 0 && $0.isUp }
             }
         }
+    }
+
+    @Test(arguments: [PerfAmount.bytes(3_000_000), .time(.milliseconds(50))])
+    func measuresThroughputBothWays(amount: PerfAmount) async throws {
+        try await self.withPair { a, b in
+            let connection = try #require(await a.host.swarm.connections(to: b.peer).last)
+            let measurement = Measurement(
+                peer: entry(b, number: nil), connection: connection, amount: amount, service: a.host.perf)
+            let replies = Mutex<[PerfReply]>([])
+            await measurement.run { reply in
+                replies.withLock { $0.append(reply) }
+                return true
+            }
+            let ends = replies.withLock { $0 }.filter(\.done)
+            #expect(ends.map(\.direction) == ["upload", "download"])
+            for end in ends {
+                #expect(end.error == nil && end.bytes > 0 && end.seconds > 0)
+                #expect(end.name == "b" && end.peer == b.peer.description && end.transport == "memory")
+                if case .bytes(let count) = amount { #expect(end.bytes == count) }
+            }
+            // Nobody listens any more after the first line.
+            replies.withLock { $0 = [] }
+            await measurement.run { reply in
+                replies.withLock { $0.append(reply) }
+                return false
+            }
+            #expect(replies.withLock { $0.count } == 1)
+        }
+    }
+
+    @Test func saysWhyThroughputCannotBeMeasured() async throws {
+        try await self.withPair { a, b in
+            b.host.swarm.registry.remove(PerfService.protocolID)
+            let connection = try #require(await a.host.swarm.connections(to: b.peer).last)
+            let replies = Mutex<[PerfReply]>([])
+            await Measurement(
+                peer: entry(b, number: nil), connection: connection, amount: .bytes(1), service: a.host.perf
+            ).run { reply in
+                replies.withLock { $0.append(reply) }
+                return true
+            }
+            #expect(replies.withLock { $0.map(\.error) } == ["it does not let this machine measure"])
+        }
+    }
+
+    @Test(
+        arguments: [
+            (nil, nil), (1, 1000), (0, nil), (PerfRequest.maximumBytes + 1, nil), (nil, 99), (nil, 3_600_001),
+            (nil, -1),
+        ] as [(UInt64?, Int?)])
+    func refusesToMeasureNothing(bytes: UInt64?, milliseconds: Int?) throws {
+        let request = PerfRequest(peer: "b", bytes: bytes, milliseconds: milliseconds)
+        #expect(throws: ControlRefusal.self) { try Measurement.amount(of: request) }
+        #expect(try Measurement.amount(of: PerfRequest(peer: "b", bytes: 1)) == .bytes(1))
+        #expect(try Measurement.amount(of: PerfRequest(peer: "b", milliseconds: 100)) == .time(.milliseconds(100)))
     }
 
     @Test func saysWhenThePeerDoesNotListUs() async throws {
