@@ -53,9 +53,13 @@ let package = Package(
                 "WebSocket/WebSocketTransport.swift",
             ], swiftSettings: instrumented),
         .target(
-            name: "LibP2PProtocols", dependencies: ["Multiformats", "PeerIdentity", protobuf],
-            path: "Sources/LibP2PProtocols/Identify", exclude: ["IdentifyService.swift", "WallClock.swift"],
+            name: "LibP2PProtocols", dependencies: ["Multiformats", "PeerIdentity", nioCore, protobuf],
+            path: "Sources/LibP2PProtocols", exclude: ["Protos"],
+            sources: ["Identify/IdentifyInfo.swift", "Identify/identify.pb.swift", "Perf/PerfSession.swift"],
             swiftSettings: instrumented),
+        .target(
+            name: "TestKit", dependencies: ["PeerIdentity", "LibP2PCore", nioCore, protobuf],
+            path: "Sources/TestKit/Plaintext", exclude: ["Protos"], swiftSettings: instrumented),
         .target(
             name: "OverlayCore", dependencies: ["Multiformats", "PeerIdentity", crypto, protobuf],
             exclude: ["Wire/Protos"], swiftSettings: instrumented),
@@ -69,7 +73,7 @@ let package = Package(
             name: "fuzz",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PProtocols", "OverlayCore",
-                "ControlAPI", "OverlayEngine", "LibFuzzer", nioCore, certificates, crypto,
+                "ControlAPI", "OverlayEngine", "TestKit", "LibFuzzer", nioCore, certificates, crypto,
             ],
             path: "Driver", swiftSettings: settings + [.unsafeFlags(["-sanitize=address"])],
             linkerSettings: [.linkedLibrary("stdc++"), .unsafeFlags(["-sanitize=address"])]),

@@ -1,6 +1,6 @@
 """What is known of the other implementations: how each is started, what it says of itself, what it cannot do."""
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -18,6 +18,8 @@ class Implementation:
     record_address: str
     #: Whether its Noise handshake settles the muxer.
     negotiates_muxer_early: bool
+    #: What both sides speak.
+    muxer: str = "yamux"
     #: Why it opens and serves no streams of our choice.
     lacks_streams: str = ""
     #: What identify says only later, perhaps.
@@ -79,4 +81,11 @@ PYTHON = Implementation(
     counts_resets=True,
 )
 
-IMPLEMENTATIONS = {each.name: each for each in (GO, RUST, PYTHON)}
+PYTHON_MPLEX = replace(
+    PYTHON,
+    name="python-mplex",
+    program=("{peers}/venv/bin/python", "py_peer.py", "--muxer", "mplex"),
+    muxer="mplex",
+)
+
+IMPLEMENTATIONS = {each.name: each for each in (GO, RUST, PYTHON, PYTHON_MPLEX)}

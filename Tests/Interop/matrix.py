@@ -14,11 +14,12 @@ from process import Broken, Process, until
 BULK = 10_000_000
 HALF = 1_000_000  # more than a window
 ECHO, AFTER_END, RESET, PING = "/echo/1", "/after-end/1", "/reset/1", "/ipfs/ping/1.0.0"
+MUXERS = {"yamux": "/yamux/1.0.0", "mplex": "/mplex/6.7.0"}
 UNKNOWN = "/nobody/speaks/this/1.0.0"
 
 # lattica leaves peers whose protocol version is not its own. The others do not care.
 PROTOCOL_VERSION = "/ipfs/kad/1.0.0"
-PROTOCOLS = {AFTER_END, ECHO, RESET, PING, "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"}
+PROTOCOLS = {AFTER_END, ECHO, RESET, PING, "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/perf/1.0.0"}
 
 
 class Wrong(Exception):
@@ -58,7 +59,8 @@ class Pair:
         ours, theirs = (f"/ip4/{ip}/tcp/0" for ip in self.options.addresses)
         self.node = Process(
             "the node", own,
-            [self.options.node, "--seed", "1", "--listen", ours, "--protocol-version", PROTOCOL_VERSION], self.log("node"))
+            [self.options.node, "--seed", "1", "--listen", ours, "--protocol-version", PROTOCOL_VERSION,
+             "--muxer", self.implementation.muxer], self.log("node"))
         command = [*self.implementation.command(self.options.peers), "--seed", "2", "--listen", theirs]
         if self.implementation.lacks_dialling and not self.is_dialled_by_us:
             command += ["--dial", f"{self.node.address}/p2p/{self.node.peer}"]
@@ -100,7 +102,7 @@ class Pair:
     # --- The steps
 
     def connect(self):
-        """One connection, Noise and Yamux, between the addresses that the kernel shows."""
+        """One connection, Noise and the muxer in question, between the addresses that the kernel shows."""
         if self.is_dialled_by_us:
             self.node("dial", addr=f"{self.peer.address}/p2p/{self.peer.peer}")
         elif not self.implementation.lacks_dialling:
@@ -110,7 +112,7 @@ class Pair:
         equal("the number of connections", len(connections), 1)
         self.connection = connections[0]
         equal("security", self.connection["security"], "/noise")
-        equal("muxer", self.connection["muxer"], "/yamux/1.0.0")
+        equal("muxer", self.connection["muxer"], MUXERS[self.implementation.muxer])
         sockets = self.sockets(self.options.namespaces[0])
         equal("the kernel's connections", sockets, [(self.connection["local"], self.connection["remote"])])
 

@@ -16,6 +16,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE, Transport as Noise
+from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID as MPLEX, Mplex
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX, Yamux
 from multiaddr import Multiaddr
 
@@ -64,7 +65,8 @@ async def reset_at_once(stream):
 
 def was_reset(stream):
     """By the remote. A reader that waits at that moment hears of an end like any other; the muxer's mark tells."""
-    return stream.muxed_stream.reset_received
+    muxed = stream.muxed_stream
+    return muxed.event_reset.is_set() if hasattr(muxed, "event_reset") else muxed.reset_received
 
 
 class Commands:
@@ -178,13 +180,14 @@ async def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--listen", action="append", required=True)
+    parser.add_argument("--muxer", choices=("yamux", "mplex"), default="yamux")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     key = ed25519_key_pair(seed_bytes(options.seed))
     listen = [Multiaddr(address) for address in options.listen]
     host = new_host(
         key_pair=key, sec_opt={NOISE: Noise(key, noise_privkey=x25519_key_pair().private_key)},
-        muxer_opt={YAMUX: Yamux}, listen_addrs=listen)
+        muxer_opt={MPLEX: Mplex} if options.muxer == "mplex" else {YAMUX: Yamux}, listen_addrs=listen)
     async with host.run(listen_addrs=listen):
         commands = Commands(host)
         addresses = [str(address) for address in host.get_addrs()]

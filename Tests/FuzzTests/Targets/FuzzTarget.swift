@@ -16,7 +16,7 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
     static let all: [FuzzTarget] = [
         .varint, .cid, .multiaddrBytes, .multiaddrText,
         .multistreamDialer, .multistreamListener, .noisePayload, .noiseHandshake, .noiseRecords, .yamux,
-        .preSharedKey, .keyStream,
+        .mplex, .preSharedKey, .keyStream, .plaintext, .perfServer,
         .webSocketFrames, .webSocketOpening, .openings,
         .certificate, .tlsHandshake,
         .publicKey, .privateKey, .peerID, .envelope, .peerRecord, .identify,

@@ -43,6 +43,7 @@ struct Commands: Sendable {
         switch try text("cmd") {
         case "dial": return try await self.dial(try Multiaddr(text("addr")))
         case "ping": return try await self.ping(try PeerID(text("peer")), count: request["count"]?.integer ?? 3)
+        case "perf": return try await self.perf(try PeerID(text("peer")), bytes: size())
         case "identify": return try await self.identify(try PeerID(text("peer")))
         case "peers": return try await self.peers()
         case "served": return self.served()
@@ -86,6 +87,17 @@ struct Commands: Sendable {
     private func ping(_ peer: PeerID, count: Int) async throws -> JSON {
         let times = try await self.host.ping.ping(self.connection(to: peer), count: count)
         return .object(["rtt_us": .array(times.map { .number(Double($0.nanoseconds) / 1000) })])
+    }
+
+    /// Throughput each way, in bits a second.
+    private func perf(_ peer: PeerID, bytes: Int) async throws -> JSON {
+        let connection = try await self.connection(to: peer)
+        var rates: [String: JSON] = [:]
+        for direction in PerfDirection.allCases {
+            let total = try await self.host.perf.measure(direction, of: connection, .bytes(UInt64(bytes)))
+            rates[direction.rawValue] = .number(total.bitsPerSecond)
+        }
+        return .object(rates)
     }
 
     private func identify(_ peer: PeerID) async throws -> JSON {

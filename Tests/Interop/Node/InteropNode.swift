@@ -5,6 +5,7 @@ import LibP2PCore
 import Logging
 import Multiformats
 import PeerIdentity
+import TestKit
 
 /// A peer for interoperability tests: runs a ``Host`` and obeys commands, one JSON object per line on standard input, one answer per
 /// line on standard output. The first line it prints says who and where it is.
@@ -20,6 +21,27 @@ struct InteropNode: AsyncParsableCommand {
 
     @Option(help: "What identify says of the family of protocols.")
     var protocolVersion = "ipfs/0.1.0"
+
+    @Option(help: "A muxer it speaks, in order of preference: yamux or mplex.")
+    var muxer: [Muxer] = [.yamux]
+
+    @Option(
+        help:
+            "What secures connections, in order of preference: tls and noise, or plaintext alone. As the library likes, when none is said."
+    )
+    var security: [Security] = []
+
+    @Option(
+        help: "A file with the key of a private network. LIBP2P_FORCE_PNET=1 in the environment makes it necessary.")
+    var swarmKey: String?
+
+    enum Muxer: String, ExpressibleByArgument, CaseIterable {
+        case yamux, mplex
+    }
+
+    enum Security: String, ExpressibleByArgument, CaseIterable {
+        case tls, noise, plaintext
+    }
 
     @Flag(help: "Log everything to standard error.")
     var debug = false
@@ -37,6 +59,14 @@ struct InteropNode: AsyncParsableCommand {
         configuration.listen = try self.listen.map { try Multiaddr($0) }
         configuration.protocolVersion = self.protocolVersion
         configuration.agentVersion = "warren-interop"
+        configuration.muxers = self.muxer.map { $0 == .mplex ? MplexMuxer() : YamuxMuxer() }
+        if self.security.contains(.plaintext) {
+            configuration.testSecurities = [PlaintextUpgrader(key: configuration.key.publicKey)]
+        } else if !self.security.isEmpty {
+            configuration.securities = self.security.map { $0 == .tls ? .tls : .noise }
+        }
+        configuration.preSharedKey = try self.preSharedKey()
+        configuration.perf = { _ in true }
         let host = Host(configuration)
         let commands = Commands(host: host)
         try await host.start()
@@ -56,6 +86,16 @@ struct InteropNode: AsyncParsableCommand {
             Self.answer(reply)
         }
         await host.shutDown()
+    }
+
+    private func preSharedKey() throws -> PreSharedKey? {
+        guard let swarmKey else {
+            guard ProcessInfo.processInfo.environment["LIBP2P_FORCE_PNET"] != "1" else {
+                throw PrivateNetworkError.keyRequired
+            }
+            return nil
+        }
+        return try PreSharedKey(file: Data(contentsOf: URL(fileURLWithPath: swarmKey)))
     }
 
     /// Standard input line by line, read on a thread of its own.
