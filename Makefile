@@ -19,7 +19,7 @@ debug: packages-build
 	swift build
 
 packages-build:
-	@packaging/need-packages libssl-dev libnl-3-dev libnl-route-3-dev libsodium-dev pkg-config zlib1g-dev
+	@packaging/need-packages libssl-dev libnl-3-dev libnl-route-3-dev libsodium-dev libngtcp2-dev libngtcp2-crypto-gnutls-dev libgnutls28-dev pkg-config zlib1g-dev
 
 packages-lab: packages-build
 	@packaging/need-packages gcc libc6-dev iproute2 iputils-ping nftables iperf3 jq ethtool procps

@@ -43,6 +43,9 @@ let package = Package(
         // What Swift cannot see, and the system's own libraries.
         .target(name: "CLinux"),
         .systemLibrary(
+            name: "CNgtcp2", path: "Sources/System/CNgtcp2", pkgConfig: "libngtcp2_crypto_gnutls",
+            providers: [.apt(["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev", "libgnutls28-dev"])]),
+        .systemLibrary(
             name: "COpenSSL", path: "Sources/System/COpenSSL", pkgConfig: "openssl",
             providers: [.apt(["libssl-dev"])]),
         .systemLibrary(
@@ -70,6 +73,13 @@ let package = Package(
             ],
             exclude: ["Noise/Protos"], swiftSettings: settings),
         .target(
+            name: "LibP2PQUIC",
+            dependencies: [
+                "CLinux", "CNgtcp2", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", collections,
+                crypto, nioCore, nioPosix,
+            ],
+            swiftSettings: settings),
+        .target(
             name: "LibP2PSwarm",
             dependencies: ["Multiformats", "PeerIdentity", "LibP2PCore", collections, logging, nioCore],
             swiftSettings: settings),
@@ -82,8 +92,8 @@ let package = Package(
         .target(
             name: "LibP2P",
             dependencies: [
-                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "LibP2PProtocols",
-                logging, nioCore, nioPosix,
+                "CLinux", "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PQUIC",
+                "LibP2PSwarm", "LibP2PProtocols", logging, nioCore, nioPosix,
             ],
             swiftSettings: settings),
 
@@ -115,13 +125,14 @@ let package = Package(
             name: "TestKit",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2P", nioCore, nioEmbedded,
+                protobuf,
             ],
-            swiftSettings: settings),
+            exclude: ["Plaintext/Protos"], swiftSettings: settings),
 
         .executableTarget(
             name: "interop-node",
             dependencies: [
-                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2P", logging, nioCore,
+                "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2P", "TestKit", logging, nioCore,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/Interop/Node", swiftSettings: settings),
@@ -138,7 +149,7 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2PCore", "LibP2PConnection", "LibP2PProtocols", "OverlayCore",
-                "ControlAPI", "OverlayEngine", nioCore, crypto, x509,
+                "ControlAPI", "OverlayEngine", "TestKit", nioCore, crypto, x509,
             ],
             swiftSettings: settings),
         .testTarget(name: "MultiformatsTests", dependencies: ["Multiformats"], swiftSettings: settings),
@@ -186,6 +197,13 @@ let package = Package(
             dependencies: [
                 "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "LibP2PConnection", "LibP2PSwarm", "TestKit",
                 logging, nioCore, nioEmbedded, nioPosix,
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LibP2PQUICTests",
+            dependencies: [
+                "CLinux", "CNgtcp2", "Multiformats", "PeerIdentity", "LibP2P", "LibP2PCore", "LibP2PConnection",
+                "LibP2PQUIC", "TestKit", nioCore, nioPosix,
             ],
             swiftSettings: settings),
         .testTarget(

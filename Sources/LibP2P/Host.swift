@@ -1,6 +1,7 @@
 internal import LibP2PConnection
 public import LibP2PCore
 public import LibP2PProtocols
+internal import LibP2PQUIC
 public import LibP2PSwarm
 internal import Logging
 public import Multiformats
@@ -54,6 +55,9 @@ public final class Host: Sendable {
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp
         var transports: [any Transport] = [tcp, WebSocketTransport(over: tcp, upgrader: upgrader)]
+        if let options = configuration.quic {
+            transports.append(QUICTransport(group: group, identity: configuration.key, options: options))
+        }
         if let network = configuration.memoryNetwork {
             transports.append(MemoryTransport(network: network, eventLoop: group.next(), upgrader: upgrader))
         }

@@ -1,5 +1,6 @@
 public import LibP2PConnection
 public import LibP2PCore
+public import LibP2PQUIC
 public import LibP2PSwarm
 public import Logging
 public import Multiformats
@@ -27,6 +28,8 @@ public struct HostConfiguration: Sendable {
     public var securities = SecurityProtocol.preferred
     /// What tests put in the place of ``securities``: ones that are weaker, or break.
     package var testSecurities: [any SecurityUpgrader]?
+    /// What its QUIC sockets and connections are like. `nil`: it does not speak QUIC.
+    public var quic: QUICOptions? = QUICOptions()
     /// A network inside this process, for tests: `/memory/…` addresses.
     public var memoryNetwork: MemoryNetwork?
     /// How many connections it holds.

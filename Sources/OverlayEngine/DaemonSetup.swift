@@ -80,6 +80,8 @@ enum DaemonSetup {
         host.listen = configuration.listen
         host.tcp.congestion = configuration.tcpCongestion
         host.tcp.mark = Fwmark.warren
+        host.quic?.mark = Fwmark.warren
+        host.quic?.mark = Fwmark.warren
         // Short, so that a path that comes back is found soon: a dial that hangs retransmits ever more rarely.
         host.tcp.connectTimeout = .seconds(3)
         host.peerStorePath = options.statePath + "/peers.json"

@@ -90,9 +90,8 @@ enum GlobalAddresses {
                 IPAddress(ipv4: UInt32(bigEndian: $0.pointee.sin_addr.s_addr))
             }
         case AF_INET6:
-            pointer.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { pointer in
-                withUnsafeBytes(of: pointer.pointee.sin6_addr) { IPAddress(bytes: $0) }
-            }
+            // Family, port and flow label come first: eight bytes.
+            IPAddress(bytes: UnsafeRawBufferPointer(start: UnsafeRawPointer(pointer) + 8, count: 16))
         default: nil
         }
     }

@@ -261,12 +261,27 @@ identity() {
     w "$1" id
 }
 
+# carriers IP PORT: an address for each transport in LAB_CARRIERS (tcp, quic; tcp by default), separated by commas.
+carriers() {
+    local carrier addresses=()
+    for carrier in ${LAB_CARRIERS:-tcp}; do
+        case $carrier in
+            tcp) addresses+=("/ip4/$1/tcp/$2") ;;
+            quic) addresses+=("/ip4/$1/udp/$2/quic-v1") ;;
+            *) fail "no such carrier: $carrier" ;;
+        esac
+    done
+    paste -sd, <<<"$(printf '%s\n' "${addresses[@]}")"
+}
+
 # peer_entry NODE [ADDRESSES] [LINE…]: an entry for `configure`; further lines are keys of the entry. ADDRESSES is one word,
 # IPv4 addresses separated by blanks.
 peer_entry() {
     local node=$1 address=${2:-}
     printf '      - name: %s\n        id: %s\n' "$node" "$(identity "$node")"
-    [[ -z $address ]] || printf '        addresses: [ %s ]\n' "$(printf "/ip4/%s/tcp/${LAB_PORT[$node]:-4117}\n" $address | paste -sd,)"
+    local ip places=()
+    for ip in $address; do places+=("$(carriers "$ip" "${LAB_PORT[$node]:-4117}")"); done
+    [[ -z $address ]] || printf '        addresses: [ %s ]\n' "$(printf '%s\n' "${places[@]}" | paste -sd,)"
     shift $(($# < 2 ? $# : 2))
     local line
     for line in "$@"; do printf '        %s\n' "$line"; done
@@ -278,7 +293,7 @@ configure() {
     shift
     identity "$node" >/dev/null
     {
-        printf 'name: %s\nlisten: [ /ip4/0.0.0.0/tcp/%s ]\n' "$node" "${LAB_PORT[$node]:-4117}"
+        printf 'name: %s\nlisten: [ %s ]\n' "$node" "$(carriers 0.0.0.0 "${LAB_PORT[$node]:-4117}")"
         local line
         for line in "$@"; do printf '%s\n' "$line"; done
         printf 'networks:\n  lab:\n    interface: %s\n    peers:\n' "${LAB_INTERFACE[$node]:-warren0}"

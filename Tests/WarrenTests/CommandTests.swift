@@ -130,13 +130,13 @@ import Testing
 
     @Test func warningsDoNotFail() throws {
         let command = try Command()
-        try command.write(config: "listen: [ /ip4/0.0.0.0/udp/1/quic-v1 ]\n")
+        try command.write(config: "listen: [ /ip4/0.0.0.0/udp/1/quic-v1/webtransport ]\n")
         let result = try command.run("config", "check")
         #expect(result.status == 0)
         #expect(
             result.errors
                 == "warren: warning: \(command.key): there is no identity file: this machine's own entry is told by its name alone\n"
-                + "warren: warning: \(command.config):1: listen[0]: this address is skipped: this build has no quic-v1\n"
+                + "warren: warning: \(command.config):1: listen[0]: this address is skipped: this build has no webtransport\n"
         )
     }
 

@@ -1,4 +1,4 @@
-internal import LibP2PCore
+package import LibP2PCore
 internal import Multiformats
 internal import NIOCore
 internal import PeerIdentity
@@ -134,10 +134,10 @@ final class MultiplexedConnection: Connection, MuxerSessionDelegate, @unchecked 
 }
 
 /// Numbers connections of this process.
-enum ConnectionIDs {
+package enum ConnectionIDs {
     private static let last = Atomic<UInt64>(0)
 
-    static func next() -> ConnectionID {
+    package static func next() -> ConnectionID {
         ConnectionID(rawValue: Self.last.add(1, ordering: .relaxed).newValue)
     }
 }

@@ -23,7 +23,7 @@ extension DaemonConfiguration {
 
         /// A context.
         package init(
-            ownPeerID: PeerID?, defaultName: String, transports: Set<AddressKind> = [.tcp],
+            ownPeerID: PeerID?, defaultName: String, transports: Set<AddressKind> = [.tcp, .quicV1, .ws],
             ipv6Prefix: @escaping @Sendable (_ network: String, _ secret: NetworkSecret?) -> IPPrefix? = { _, _ in nil }
         ) {
             self.ownPeerID = ownPeerID

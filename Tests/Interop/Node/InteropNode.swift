@@ -59,7 +59,7 @@ struct InteropNode: AsyncParsableCommand {
         configuration.listen = try self.listen.map { try Multiaddr($0) }
         configuration.protocolVersion = self.protocolVersion
         configuration.agentVersion = "warren-interop"
-        configuration.muxers = self.muxer.map { $0 == .mplex ? MplexMuxer() : YamuxMuxer() }
+        configuration.muxers = self.muxer.map { $0 == .mplex ? MplexMuxer() as any MuxerUpgrader : YamuxMuxer() }
         if self.security.contains(.plaintext) {
             configuration.testSecurities = [PlaintextUpgrader(key: configuration.key.publicKey)]
         } else if !self.security.isEmpty {
