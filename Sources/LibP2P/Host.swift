@@ -54,7 +54,9 @@ public final class Host: Sendable {
             preSharedKey: configuration.preSharedKey)
         let tcp = TCPTransport(group: group, localPeer: peerID, upgrader: upgrader, options: configuration.tcp)
         self.tcp = tcp
-        var transports: [any Transport] = [tcp, WebSocketTransport(over: tcp, upgrader: upgrader)]
+        var transports: [any Transport] = [
+            tcp, WebSocketTransport(over: tcp, upgrader: upgrader, options: configuration.webSocket),
+        ]
         if let options = configuration.quic {
             transports.append(QUICTransport(group: group, identity: configuration.key, options: options))
         }

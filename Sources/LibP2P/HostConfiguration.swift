@@ -17,6 +17,8 @@ public struct HostConfiguration: Sendable {
     public var tcp = TCPOptions()
     /// The muxers it speaks, in order of preference. `MplexMuxer` is deprecated: it is for hosts that must reach old peers, behind Yamux.
     public var muxers: [any MuxerUpgrader] = [YamuxMuxer()]
+    /// What its WebSockets within TLS need.
+    public var webSocket = WebSocketOptions()
     /// The key of the private network that the node is in, if it is in one: it then speaks with those only who have the key too.
     ///
     /// Addresses of transports that cannot be protected by a key (QUIC) are then neither listened on nor dialled: ``Host/start()`` logs

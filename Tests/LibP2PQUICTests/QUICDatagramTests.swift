@@ -10,11 +10,13 @@ import Testing
 final class DatagramJournal: DatagramReceiver, Sendable {
     let datagrams = Journal<[UInt8]>()
     let sizes = Journal<Void>()
+    let writable = Journal<Void>()
 
     func received(_ datagrams: borrowing DatagramBatch) {
         datagrams.forEach { self.datagrams.write([UInt8]($0)) }
     }
     func maximumDatagramSizeChanged() { self.sizes.write(()) }
+    func datagramsWritable() { self.writable.write(()) }
 }
 
 /// Counts from 0.

@@ -123,6 +123,12 @@ enum OpenSSLErrors {
         }
     }
 
+    /// The oldest error, in the library's words.
+    static func takeReason() -> String {
+        defer { ERR_clear_error() }
+        return self.reason(ERR_peek_error())
+    }
+
     private static func reason(_ code: UInt) -> String {
         ERR_reason_error_string(code).map { String(cString: $0) } ?? "unknown"
     }

@@ -9,6 +9,9 @@ import PeerIdentity
 ///
 /// Handshake: ``start()`` once, then ``receive(_:)`` for all input until it answers with `finished` or `fail`. After that it is a
 /// ``RecordProtection``.
+///
+/// It serves two purposes: libp2p's own security, where both sides prove their peer IDs, and the TLS of the web, in which a WebSocket hides
+/// (``WebTLSOpening``).
 final class TLSSession: SecurityHandshake {
     /// What can be agreed on above TLS when the muxer is negotiated later.
     static let noMuxer: ProtocolID = "libp2p"
@@ -31,13 +34,17 @@ final class TLSSession: SecurityHandshake {
         }
     }
 
-    private let context: TLSContext
+    private enum Purpose {
+        case libp2p(TLSContext, expecting: PeerID?)
+        case web(WebTLSContext)
+    }
+
+    private let purpose: Purpose
     private let ssl: OpaquePointer
     private let role: Role
-    private let expected: PeerID?
-    /// Our muxers, and ``noMuxer`` behind them.
+    /// What may be spoken above TLS. For libp2p, our muxers and ``noMuxer`` behind them.
     private let protocols: [ProtocolID]
-    private let recordsPerKey: Int
+    private var recordsPerKey: Int
 
     /// Why one of our callbacks said no.
     private var refusal: Failure?
@@ -57,19 +64,37 @@ final class TLSSession: SecurityHandshake {
     private var gathered = ByteBuffer()
     private var recordsUnderKey = 0
 
-    init(
+    convenience init(
         _ context: TLSContext, role: Role, expecting expected: PeerID?, muxers: [ProtocolID],
         recordsPerKey: Int = TLSSession.recordsPerKey
     ) throws(TLSError) {
+        try self.init(
+            context.pointer, .libp2p(context, expecting: expected), role: role,
+            protocols: muxers.filter { (1...255).contains($0.rawValue.utf8.count) } + [Self.noMuxer],
+            recordsPerKey: recordsPerKey)
+    }
+
+    /// A connection of the web, without a peer ID. Driven by a ``WebTLSOpening``.
+    ///
+    /// - Parameter server: Whom the certificate must name; for the dialer.
+    convenience init(_ context: WebTLSContext, role: Role, server: WebTLSContext.ServerName?) throws(TLSError) {
+        try self.init(
+            context.pointer, .web(context), role: role, protocols: ["http/1.1"], recordsPerKey: Self.recordsPerKey)
+        guard let server else { return }
+        guard server.isRequired(by: self.ssl) else { throw OpenSSLErrors.engineFailure() }
+    }
+
+    private init(
+        _ context: OpaquePointer, _ purpose: Purpose, role: Role, protocols: [ProtocolID], recordsPerKey: Int
+    ) throws(TLSError) {
         ERR_clear_error()
-        guard let method = Self.bioMethod, let ssl = SSL_new(context.pointer) else {
+        guard let method = Self.bioMethod, let ssl = SSL_new(context) else {
             throw OpenSSLErrors.engineFailure()
         }
         self.ssl = ssl
-        self.context = context
+        self.purpose = purpose
         self.role = role
-        self.expected = expected
-        self.protocols = muxers.filter { (1...255).contains($0.rawValue.utf8.count) } + [Self.noMuxer]
+        self.protocols = protocols
         self.recordsPerKey = recordsPerKey
         guard let bio = BIO_new(method) else { throw OpenSSLErrors.engineFailure() }
         let me = Unmanaged.passUnretained(self).toOpaque()
@@ -101,6 +126,28 @@ final class TLSSession: SecurityHandshake {
         guard !self.isBroken, !self.isEstablished else {
             return .fail(TLSError.engineFailed(reason: "out of turn"), alert: nil)
         }
+        switch self.advance(bytes) {
+        case .wait:
+            return .proceed(self.takeMessages())
+        case .done(let leftover):
+            do throws(TLSError) {
+                return try self.finish(leftover: leftover)
+            } catch {
+                return self.fail(.tls(error))
+            }
+        case .failed(let failure):
+            return self.fail(failure)
+        }
+    }
+
+    private enum Progress {
+        case wait
+        case done(leftover: ByteBuffer?)
+        case failed(Failure)
+    }
+
+    /// Goes on with the handshake as far as `bytes` reach.
+    private func advance(_ bytes: ByteBuffer) -> Progress {
         ERR_clear_error()
         var status: Int32 = 0
         var rest = 0
@@ -110,15 +157,9 @@ final class TLSSession: SecurityHandshake {
             rest = self.input.count
             self.input = UnsafeRawBufferPointer(start: nil, count: 0)
         }
-        if status == 1 {
-            do throws(TLSError) {
-                return try self.finish(leftover: bytes.getSlice(at: bytes.writerIndex - rest, length: rest))
-            } catch {
-                return self.fail(.tls(error))
-            }
-        }
-        if SSL_get_error(self.ssl, status) == SSL_ERROR_WANT_READ { return .proceed(self.takeMessages()) }
-        return self.fail(self.refusal ?? .tls(OpenSSLErrors.connectionFailure(ours: self.protocols)))
+        if status == 1 { return .done(leftover: bytes.getSlice(at: bytes.writerIndex - rest, length: rest)) }
+        if SSL_get_error(self.ssl, status) == SSL_ERROR_WANT_READ { return .wait }
+        return .failed(self.refusal ?? .tls(OpenSSLErrors.connectionFailure(ours: self.protocols)))
     }
 
     /// The input has ended before the handshake; returns what that means.
@@ -150,6 +191,26 @@ final class TLSSession: SecurityHandshake {
         return .fail(failure.error, alert: self.takeMessages())
     }
 
+    // MARK: The handshake of the web
+
+    /// Goes on with a handshake that proves no peer ID.
+    func receiveWeb(_ bytes: ByteBuffer) -> OpeningAction<Opened, WebTLSError> {
+        switch self.advance(bytes) {
+        case .wait:
+            return self.takeMessages().map { .send($0) } ?? .wait
+        case .done(let leftover):
+            self.isEstablished = true
+            // TLS 1.2 has no message that changes a key. Its nonces count to 2⁶⁴ under one.
+            if SSL_version(self.ssl) != TLS1_3_VERSION { self.recordsPerKey = .max }
+            return .done(Opened(), reply: self.takeMessages(), leftover: leftover ?? ByteBuffer())
+        case .failed(let failure):
+            self.isBroken = true
+            let error = self.role == .dialer ? WebTLSError(verification: SSL_get_verify_result(self.ssl)) : nil
+            guard case .tls(let reason) = failure else { return .fail(.cutOff, reply: nil) }
+            return .fail(error ?? .handshake(reason), reply: self.takeMessages())
+        }
+    }
+
     /// The cipher suite agreed on, in OpenSSL's words.
     var cipher: String {
         guard let cipher = SSL_get_current_cipher(self.ssl), let name = SSL_CIPHER_get_name(cipher) else { return "" }
@@ -160,10 +221,11 @@ final class TLSSession: SecurityHandshake {
 
     /// Looks at the remote's certificates. Returns what to tell OpenSSL when they are not in order.
     func admit(_ chain: [[UInt8]]) -> Int32? {
+        guard case .libp2p(let context, let expected) = self.purpose else { return X509_V_ERR_CERT_REJECTED }
         do throws(PeerCertificateError) {
-            let key = try PeerCertificate.verify(chainDER: chain, now: self.context.now())
+            let key = try PeerCertificate.verify(chainDER: chain, now: context.now())
             let found = PeerID(key)
-            if let expected = self.expected, expected != found {
+            if let expected, expected != found {
                 self.refusal = .transport(.peerMismatch(expected: expected, found: found))
                 return X509_V_ERR_CERT_REJECTED
             }

@@ -37,7 +37,8 @@ struct WebSocketAddress: Hashable, Sendable {
         }
         let name = self.suffix.first { $0.protocol == .sni }?.text?.lowercased()
         self.serverName = name.map { $0.hasSuffix(".") ? String($0.dropLast()) : $0 }
-        if let name = self.serverName, !HostAndPort.isHost(name) { return nil }
+        // An address is no name: it goes without one.
+        if let name = self.serverName, !HostAndPort.isHost(name) || IPAddress(name) != nil { return nil }
     }
 
     /// Whether something can be there.

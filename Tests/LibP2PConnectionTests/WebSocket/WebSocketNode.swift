@@ -14,11 +14,13 @@ struct WebSocketNode {
     /// What came in, whichever way.
     var accepted: Journal<any Connection> { self.tcp.accepted }
 
-    init(_ options: TCPOptions = TCPOptions(), key: PrivateKey? = nil) throws {
+    init(
+        _ options: TCPOptions = TCPOptions(), webSocket: WebSocketOptions = WebSocketOptions(), key: PrivateKey? = nil
+    ) throws {
         let key = try key ?? PrivateKey.generate()
         let upgrader = ConnectionUpgrader(securities: [NoiseUpgrader(identity: key)], muxers: [YamuxMuxer()])
         self.tcp = try TCPNode(options, key: key, upgrader: upgrader)
-        self.webSocket = WebSocketTransport(over: self.tcp.transport, upgrader: upgrader)
+        self.webSocket = WebSocketTransport(over: self.tcp.transport, upgrader: upgrader, options: webSocket)
     }
 
     private func transport(for address: Multiaddr) -> any Transport {
