@@ -41,7 +41,7 @@ let package = Package(
     ],
     targets: [
         // What Swift cannot see, and the system's own libraries.
-        .target(name: "CLinux"),
+        .target(name: "CLinux", linkerSettings: [.linkedLibrary("resolv")]),
         .systemLibrary(
             name: "CNgtcp2", path: "Sources/System/CNgtcp2", pkgConfig: "libngtcp2_crypto_gnutls",
             providers: [.apt(["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev", "libgnutls28-dev"])]),

@@ -201,9 +201,58 @@ package struct PerfReply: Codable, Equatable, Sendable {
 package struct PeerList: Codable, Equatable, Sendable {
     /// One entry per network and peer.
     package var peers: [PeerDetail]
+    /// How the daemon's dialling goes; `null` when it does not say.
+    package var dialling: Dialling?
 
     /// Creates a list.
-    package init(peers: [PeerDetail]) { self.peers = peers }
+    package init(peers: [PeerDetail], dialling: Dialling? = nil) {
+        self.peers = peers
+        self.dialling = dialling
+    }
+
+    /// Writes every key, `null` where there is no value.
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(self.peers, forKey: .peers)
+        try container.encode(self.dialling, forKey: .dialling)
+    }
+
+    /// What is under way, and what does not get through where this machine is.
+    package struct Dialling: Codable, Equatable, Sendable {
+        /// Addresses that are being dialled.
+        package var underWay: Int
+        /// Addresses that wait until others are done.
+        package var waiting: Int
+        /// Kinds of public addresses that networks sometimes swallow.
+        package var blackHoles: [BlackHole]
+
+        /// Creates a report.
+        package init(underWay: Int, waiting: Int, blackHoles: [BlackHole]) {
+            self.underWay = underWay
+            self.waiting = waiting
+            self.blackHoles = blackHoles
+        }
+    }
+
+    /// A kind of public address, and how dials of it went.
+    package struct BlackHole: Codable, Equatable, Sendable {
+        /// `UDP` or `IPv6`.
+        package var name: String
+        /// Whether such addresses are left out, but for a probe now and then.
+        package var blocked: Bool
+        /// Successes among ``dials``.
+        package var successes: Int
+        /// The last dials, at most 100.
+        package var dials: Int
+
+        /// Creates an entry.
+        package init(name: String, blocked: Bool, successes: Int, dials: Int) {
+            self.name = name
+            self.blocked = blocked
+            self.successes = successes
+            self.dials = dials
+        }
+    }
 }
 
 /// What ``PeerReport`` says, and how the peer could be reached.
@@ -223,16 +272,39 @@ package struct PeerDetail: Codable, Equatable, Sendable {
     package struct KnownAddress: Codable, Equatable, Sendable {
         /// The multiaddr.
         package var address: String
-        /// `configuration`, `identify`, `mdns`, ….
+        /// `configuration`, `identify`, `signed record`, `last good`; `name` for what a name was resolved to, `dial` for what only a
+        /// dial has brought up.
         package var source: String
+        /// The multiaddr whose name was resolved to this one; `null` when none was.
+        package var name: String?
+        /// When a connection was made there last, RFC 3339; `null` when never.
+        package var reachedAt: String?
+        /// How long that took, in milliseconds; `null` when not known.
+        package var handshakeMilliseconds: Double?
+        /// Dials that failed since then.
+        package var failures: Int
         /// Why the last dial of it failed; `null` when it did not fail or was never tried.
         package var lastError: String?
+        /// When that was, RFC 3339.
+        package var failedAt: String?
+        /// Seconds for which it is left alone; `null` when it is not.
+        package var retryInSeconds: Double?
 
         /// Creates an entry.
-        package init(address: String, source: String, lastError: String?) {
+        package init(
+            address: String, source: String, name: String? = nil, reachedAt: String? = nil,
+            handshakeMilliseconds: Double? = nil, failures: Int = 0, lastError: String?, failedAt: String? = nil,
+            retryInSeconds: Double? = nil
+        ) {
             self.address = address
             self.source = source
+            self.name = name
+            self.reachedAt = reachedAt
+            self.handshakeMilliseconds = handshakeMilliseconds
+            self.failures = failures
             self.lastError = lastError
+            self.failedAt = failedAt
+            self.retryInSeconds = retryInSeconds
         }
 
         /// Writes every key, `null` where there is no value.
@@ -240,7 +312,13 @@ package struct PeerDetail: Codable, Equatable, Sendable {
             var container = encoder.container(keyedBy: CodingKeys.self)
             try container.encode(self.address, forKey: .address)
             try container.encode(self.source, forKey: .source)
+            try container.encode(self.name, forKey: .name)
+            try container.encode(self.reachedAt, forKey: .reachedAt)
+            try container.encode(self.handshakeMilliseconds, forKey: .handshakeMilliseconds)
+            try container.encode(self.failures, forKey: .failures)
             try container.encode(self.lastError, forKey: .lastError)
+            try container.encode(self.failedAt, forKey: .failedAt)
+            try container.encode(self.retryInSeconds, forKey: .retryInSeconds)
         }
     }
 

@@ -70,7 +70,8 @@ public final class Host: Sendable {
             eventLoop: group.next(), localPeer: peerID, transports: privateNetwork.transports,
             registry: ProtocolRegistry(),
             peerStore: PeerStore(path: configuration.peerStorePath), limits: configuration.limits,
-            dialTimeout: configuration.dialTimeout, logger: configuration.logger, dials: configuration.dials,
+            dialLimits: configuration.dialLimits, dialTimeout: configuration.dialTimeout,
+            resolver: configuration.resolver, logger: configuration.logger, dials: configuration.dials,
             gater: configuration.gater)
         self.swarm = swarm
         let announces = configuration.announces
@@ -124,7 +125,7 @@ public final class Host: Sendable {
         self.swarm.registry.accept(protocolID, from: admits, handler)
     }
 
-    /// Connects to a peer; see ``LibP2PSwarm/Swarm/connect(to:at:)``.
+    /// Connects to a peer; see ``LibP2PSwarm/Swarm/connect(to:at:options:)``.
     public func connect(to peer: PeerID, at addresses: [Multiaddr] = []) async throws -> any Connection {
         try await self.swarm.connect(to: peer, at: addresses)
     }

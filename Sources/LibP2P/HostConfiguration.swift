@@ -36,6 +36,10 @@ public struct HostConfiguration: Sendable {
     public var memoryNetwork: MemoryNetwork?
     /// How many connections it holds.
     public var limits = ConnectionLimits()
+    /// How much it dials at the same time.
+    public var dialLimits = DialLimits()
+    /// Looks up names in addresses. `nil`: they cannot be dialled.
+    public var resolver: (any MultiaddrResolver)? = SystemResolver.shared
     /// The whole budget of reaching a peer, over all its addresses.
     public var dialTimeout = TimeAmount.seconds(15)
     /// Where last good addresses are kept. `nil`: nowhere.

@@ -25,8 +25,26 @@ extension IPAddress {
     }
 
     /// What an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) stands for; every other address itself.
-    private var unmapped: IPAddress {
+    package var unmapped: IPAddress {
         guard self.family == .ipv6, self.high == 0, self.low >> 32 == 0xffff else { return self }
         return IPAddress(ipv4: UInt32(truncatingIfNeeded: self.low))
     }
+}
+
+extension Multiaddr {
+    /// The address with every IPv4-mapped IPv6 address written as the IPv4 address that it stands for: a socket takes both for the same.
+    package var unmapped: Multiaddr {
+        func plain(_ component: Component) -> Component? {
+            guard component.protocol == .ip6, let ip = IPAddress(bytes: component.value), ip.unmapped != ip else {
+                return nil
+            }
+            return .ip(ip.unmapped)
+        }
+        let components = self.components
+        guard components.contains(where: { plain($0) != nil }) else { return self }
+        return Multiaddr(components: components.map { plain($0) ?? $0 })
+    }
+
+    /// Whether the way leads through a relay.
+    package var isRelayed: Bool { self.contains(.p2pCircuit) }
 }

@@ -22,6 +22,13 @@ public protocol Transport: Sendable {
     func dial(_ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>)
         -> EventLoopFuture<any Connection>
 
+    /// Dials as ``dial(_:expecting:cancellation:)`` does, and tells on the way how far it has come. From any thread, at most once per
+    /// stage, and never after the future has completed.
+    func dial(
+        _ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>,
+        progress: @escaping @Sendable (DialProgress) -> Void
+    ) -> EventLoopFuture<any Connection>
+
     /// Starts to listen. Connections go to `accept` fully upgraded, on their own loops.
     func listen(on address: Multiaddr, accept: @escaping @Sendable (any Connection) -> Void)
         -> EventLoopFuture<any Listener>
@@ -30,6 +37,20 @@ public protocol Transport: Sendable {
 extension Transport {
     /// No: the key of a private network has to be put beneath everything else, which not all transports let us do.
     public var hasPreSharedKey: Bool { false }
+
+    /// For transports that have nothing to tell on the way.
+    public func dial(
+        _ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>,
+        progress: @escaping @Sendable (DialProgress) -> Void
+    ) -> EventLoopFuture<any Connection> {
+        self.dial(address, expecting: peer, cancellation: cancellation)
+    }
+}
+
+/// How far a dial has come.
+public enum DialProgress: Hashable, Sendable {
+    /// Somebody answers; what is left is the handshake.
+    case reached
 }
 
 /// A place where a transport accepts connections.

@@ -22,35 +22,44 @@ public final class Swarm: @unchecked Sendable {
     public let peerStore: PeerStore
 
     let logger: Logger
-    private let transports: [any Transport]
-    private let limits: ConnectionLimits
-    private let mayDial: @Sendable (Multiaddr) -> Bool
+    let transports: [any Transport]
+    let limits: ConnectionLimits
+    let mayDial: @Sendable (Multiaddr) -> Bool
+    let resolver: (any MultiaddrResolver)?
+    let dialTimeout: TimeAmount
+    let random: @Sendable () -> UInt64
     private let gater: Gater
-    private let dialTimeout: TimeAmount
 
     private let bound = Mutex<[Multiaddr]>([])
 
     // Everything below is owned by the event loop.
-    private var connections: [PeerID: [any Connection]] = [:]
-    private var connectionCount = 0
-    private var dials: [PeerID: Dial] = [:]
+    private(set) var connections: [PeerID: [any Connection]] = [:]
+    private(set) var connectionCount = 0
+    var dials: [DialKey: Dial] = [:]
+    var slots: DialSlots
+    var blackHoles = BlackHoleFilter()
     private var listeners: [any Listener] = []
     private var observers: [@Sendable (SwarmEvent) -> Void] = []
     private var eventStreams: [UInt64: AsyncStream<SwarmEvent>.Continuation] = [:]
     private var lastNumber: UInt64 = 0
-    private var isShutDown = false
+    private(set) var isShutDown = false
     /// The last connection is gone, and the last event is told.
     private var hasEnded = false
 
     /// - Parameters:
     ///   - eventLoop: Owns the swarm's state.
     ///   - transports: Asked in this order for each address.
-    ///   - dials: Which addresses are dialled at all.
-    ///   - dialTimeout: The whole budget of one ``connect(to:at:)``, over all addresses.
+    ///   - dialTimeout: The whole budget of one ``connect(to:at:options:)``, over all addresses.
+    ///   - resolver: Looks up names in addresses. Without one, they cannot be dialled.
+    ///   - random: Fresh random numbers; the system's when `nil`.
+    ///   - dials: Which addresses are dialled at all. Asked for what a name stands for, too; an IPv4-mapped IPv6 address is shown to it as
+    ///     IPv4.
     public init(
         eventLoop: any EventLoop, localPeer: PeerID, transports: [any Transport], registry: ProtocolRegistry,
-        peerStore: PeerStore, limits: ConnectionLimits = ConnectionLimits(), dialTimeout: TimeAmount = .seconds(15),
-        logger: Logger, dials: @escaping @Sendable (Multiaddr) -> Bool = { _ in true },
+        peerStore: PeerStore, limits: ConnectionLimits = ConnectionLimits(), dialLimits: DialLimits = DialLimits(),
+        dialTimeout: TimeAmount = .seconds(15), resolver: (any MultiaddrResolver)? = nil,
+        random: (@Sendable () -> UInt64)? = nil, logger: Logger,
+        dials: @escaping @Sendable (Multiaddr) -> Bool = { _ in true },
         gater: @escaping Gater = { _, _, _ in true }
     ) {
         self.eventLoop = eventLoop
@@ -59,7 +68,10 @@ public final class Swarm: @unchecked Sendable {
         self.registry = registry
         self.peerStore = peerStore
         self.limits = limits
+        self.slots = DialSlots(total: dialLimits.total, perPeer: dialLimits.perPeer)
         self.dialTimeout = dialTimeout
+        self.resolver = resolver
+        self.random = random ?? { UInt64.random(in: .min ... .max) }
         self.logger = logger
         self.mayDial = dials
         self.gater = gater
@@ -113,13 +125,31 @@ public final class Swarm: @unchecked Sendable {
     ///   - peer: Who must be at the far end; a mismatch fails that address only.
     ///   - hints: Addresses to try before those of the peer store.
     /// - Throws: ``DialError``.
-    public func connect(to peer: PeerID, at hints: [Multiaddr] = []) async throws -> any Connection {
-        try await self.eventLoop.flatSubmit { self.connectOnLoop(to: peer, at: hints, forceNew: false) }.get()
+    public func connect(to peer: PeerID, at hints: [Multiaddr] = [], options: DialOptions = DialOptions())
+        async throws -> any Connection
+    {
+        try await self.eventLoop.flatSubmit {
+            self.dial(peer, at: hints, preferring: nil, options, forceNew: false)
+        }.get()
     }
 
-    /// Makes another connection to `peer` beside those that exist. Otherwise as ``connect(to:at:)``.
-    public func connectAnew(to peer: PeerID, at hints: [Multiaddr] = []) async throws -> any Connection {
-        try await self.eventLoop.flatSubmit { self.connectOnLoop(to: peer, at: hints, forceNew: true) }.get()
+    /// Makes another connection to `peer` beside those that exist. Otherwise as ``connect(to:at:options:)``.
+    ///
+    /// - Parameter grade: What the connection must be at least: other addresses are not dialled, and a lesser connection that the peer
+    ///   makes does not end the dial.
+    public func connectAnew(
+        to peer: PeerID, at hints: [Multiaddr] = [], preferring grade: PathGrade? = nil,
+        options: DialOptions = DialOptions()
+    ) async throws -> any Connection {
+        try await self.eventLoop.flatSubmit {
+            self.dial(peer, at: hints, preferring: grade, options, forceNew: true)
+        }.get()
+    }
+
+    /// The machine's links or addresses changed: addresses that failed may work, and a network that swallowed UDP may be another one.
+    public func networkChanged() {
+        self.peerStore.forgetBackoffs()
+        self.run { self.blackHoles.reset() }
     }
 
     /// Connects where needed and opens a stream with the first of `protocols` that the peer speaks.
@@ -156,6 +186,17 @@ public final class Swarm: @unchecked Sendable {
         (try? await self.eventLoop.submit { self.connections.values.flatMap { $0 } }.get()) ?? []
     }
 
+    /// What dialling is like at the moment.
+    public func dialReport() async -> DialReport {
+        let report = try? await self.eventLoop.submit {
+            DialReport(
+                underWay: self.slots.runningCount, waiting: self.slots.waitingCount,
+                lookups: self.dials.values.reduce(0) { $0 + $1.lookupsUnderWay },
+                blackHoles: BlackHoleFilter.Kind.allCases.map { self.blackHoles.state(of: $0) })
+        }.get()
+        return report ?? DialReport(underWay: 0, waiting: 0, lookups: 0, blackHoles: [])
+    }
+
     /// The bound addresses, with real ports. Unspecified IPs stay unspecified.
     public var boundAddresses: [Multiaddr] { self.bound.withLock { $0 } }
 
@@ -168,7 +209,7 @@ public final class Swarm: @unchecked Sendable {
     public func shutDown() async {
         let endings = try? await self.eventLoop.submit { () -> [EventLoopFuture<Void>] in
             self.isShutDown = true
-            for peer in self.dials.keys { self.finish(peer, .failure(DialError.shutDown)) }
+            for key in self.dials.keys { self.finish(key, .failure(DialError.shutDown)) }
             let open = self.connections.values.flatMap { $0 }
             for connection in open { connection.close(.shutdown) }
             let listeners = self.listeners
@@ -187,12 +228,14 @@ public final class Swarm: @unchecked Sendable {
 
     // MARK: Connections
 
-    /// Takes a connection that somebody made by other means than ``connect(to:at:)``, a relay or a hole punch. Callable from any
+    /// Takes a connection that somebody made by other means than ``connect(to:at:options:)``, a relay or a hole punch. Callable from any
     /// thread; the connection has no delegate yet.
     public func adopt(_ connection: any Connection) { self.run { _ = self.insert(connection) } }
 
     /// Keeps the connection, or closes it and says why. Streams are accepted on it when it is known to stay.
-    private func insert(_ connection: any Connection) -> SwarmEvent.Refusal? {
+    ///
+    /// - Parameter attempt: The dial that has made it.
+    func insert(_ connection: any Connection, by attempt: FinishedAttempt? = nil) -> SwarmEvent.Refusal? {
         let peer = connection.remotePeer
         if let refusal = self.refusal(of: connection) {
             connection.close(refusal.code)
@@ -201,12 +244,17 @@ public final class Swarm: @unchecked Sendable {
         }
         self.connections[peer, default: []].append(connection)
         self.connectionCount += 1
-        if connection.role == .dialer { self.peerStore.recordSuccess(connection.remoteAddress, of: peer) }
+        if connection.role == .dialer {
+            self.peerStore.recordSuccess(
+                attempt?.address ?? connection.remoteAddress, of: peer, handshake: attempt?.time, name: attempt?.name)
+        }
         let dispatcher = StreamDispatcher(registry: self.registry)
         // Queued before anything that an observer of the event may ask of the connection.
         connection.eventLoop.execute { connection.delegate = dispatcher }
         self.emit(.connected(connection))
-        self.finish(peer, .success(connection))
+        for key in self.dials.keys where key.peer == peer && key.grade.map({ PathGrade(connection) >= $0 }) ?? true {
+            self.finish(key, .success(connection))
+        }
         connection.closeFuture.hop(to: self.eventLoop).whenComplete { self.remove(connection, $0) }
         return nil
     }
@@ -233,127 +281,18 @@ public final class Swarm: @unchecked Sendable {
         self.emit(.disconnected(connection, reason: reason, remaining: remaining))
     }
 
-    private func emit(_ event: SwarmEvent) {
+    func emit(_ event: SwarmEvent) {
         for observer in self.observers { observer(event) }
         for continuation in self.eventStreams.values { continuation.yield(event) }
     }
 
-    private func nextNumber() -> UInt64 {
+    func nextNumber() -> UInt64 {
         self.lastNumber += 1
         return self.lastNumber
     }
 
-    private func run(_ body: @escaping @Sendable () -> Void) {
+    func run(_ body: @escaping @Sendable () -> Void) {
         if self.eventLoop.inEventLoop { body() } else { self.eventLoop.execute(body) }
-    }
-
-    // MARK: Dials
-
-    /// One dial and all who wait for it.
-    private struct Dial {
-        /// Tells it from an earlier dial of the same peer, whose attempts may still be ending.
-        let number: UInt64
-        var session: DialSession
-        let promise: EventLoopPromise<any Connection>
-        let cancellation: EventLoopPromise<Void>
-        var timer: Scheduled<Void>?
-        let budget: Scheduled<Void>
-    }
-
-    private func connectOnLoop(to peer: PeerID, at hints: [Multiaddr], forceNew: Bool) -> EventLoopFuture<
-        any Connection
-    > {
-        func fail(_ error: DialError) -> EventLoopFuture<any Connection> { self.eventLoop.makeFailedFuture(error) }
-        guard !self.isShutDown else { return fail(.shutDown) }
-        guard peer != self.localPeer else { return fail(.dialToSelf) }
-        if !forceNew, let connection = self.connections[peer]?.last {
-            return self.eventLoop.makeSucceededFuture(connection)
-        }
-        let hints = hints.map(\.withoutPeerID)
-        if let dial = self.dials[peer] {
-            let plan = DialPlanner.plan(self.usable(hints))
-            self.withDial(dial.number, of: peer) { session, now in
-                session.add(plan, now: now)
-                return session.advance(to: now)
-            }
-            return dial.promise.futureResult
-        }
-        guard self.connectionCount < self.limits.total, self.connections[peer, default: []].count < self.limits.perPeer
-        else { return fail(.tooManyConnections) }
-
-        let known = (hints + self.peerStore.addresses(of: peer)).filter(self.mayDial)
-        guard !known.isEmpty else { return fail(.noAddresses(peer)) }
-        let usable = self.usable(known)
-        guard !usable.isEmpty else { return fail(.noTransport(Array(known.prefix(DialPlanner.maximumAddresses)))) }
-
-        let number = self.nextNumber()
-        let dial = Dial(
-            number: number, session: DialSession(plan: DialPlanner.plan(usable), now: self.eventLoop.now),
-            promise: self.eventLoop.makePromise(), cancellation: self.eventLoop.makePromise(),
-            budget: self.eventLoop.scheduleTask(in: self.dialTimeout) {
-                self.withDial(number, of: peer) { session, _ in session.timedOut() }
-            })
-        self.dials[peer] = dial
-        self.withDial(number, of: peer) { session, now in session.advance(to: now) }
-        return dial.promise.futureResult
-    }
-
-    private func usable(_ addresses: [Multiaddr]) -> [Multiaddr] {
-        addresses.filter { address in self.transports.contains { $0.canDial(address) } }
-    }
-
-    /// Changes a dial's session, unless the dial is over, does what the session says and sets the timer anew.
-    private func withDial(
-        _ number: UInt64, of peer: PeerID, _ body: (inout DialSession, NIODeadline) -> [DialSession.Action]
-    ) {
-        guard var dial = self.dials[peer], dial.number == number else { return }
-        let actions = body(&dial.session, self.eventLoop.now)
-        dial.timer?.cancel()
-        dial.timer = dial.session.nextDeadline.map { deadline in
-            self.eventLoop.scheduleTask(deadline: deadline) {
-                self.withDial(number, of: peer) { session, now in session.advance(to: now) }
-            }
-        }
-        self.dials[peer] = dial
-        for action in actions {
-            switch action {
-            case .start(let address): self.attempt(address, of: peer, for: dial)
-            case .fail(let attempts): self.finish(peer, .failure(DialError.allAttemptsFailed(attempts)))
-            }
-        }
-    }
-
-    private func attempt(_ address: Multiaddr, of peer: PeerID, for dial: Dial) {
-        let number = dial.number
-        let failed = { @Sendable (error: any Error) in
-            self.withDial(number, of: peer) { session, now in session.failed(address, error, now: now) }
-        }
-        guard let transport = self.transports.first(where: { $0.canDial(address) }) else {
-            return failed(TransportError.unsupportedAddress(address))
-        }
-        transport.dial(address, expecting: peer, cancellation: dial.cancellation.futureResult)
-            .hop(to: self.eventLoop).whenComplete { result in
-                switch result {
-                case .success(let connection):
-                    if let refusal = self.insert(connection) { failed(refusal) }
-                case .failure(let error):
-                    if case TransportError.peerMismatch(_, found: self.localPeer) = error {
-                        self.emit(.refused(self.localPeer, address, .ownIdentity))
-                    }
-                    failed(error)
-                }
-            }
-    }
-
-    private func finish(_ peer: PeerID, _ result: Result<any Connection, any Error>) {
-        guard var dial = self.dials.removeValue(forKey: peer) else { return }
-        dial.session.connected()
-        dial.timer?.cancel()
-        dial.budget.cancel()
-        if case .failure(let error as DialError) = result { self.emit(.dialFailed(peer, error)) }
-        dial.promise.completeWith(result)
-        // After the promise: an attempt that is cancelled must not be taken for one that failed.
-        dial.cancellation.succeed()
     }
 }
 

@@ -249,20 +249,15 @@ extension DaemonCore: ControlService {
                 let configured =
                     self.configuration.networks.first { $0.name == network.name }?
                     .peers.first { $0.id == id }?.addresses ?? []
-                var addresses = configured.map {
-                    PeerDetail.KnownAddress(address: $0.description, source: "configuration", lastError: nil)
-                }
-                for (address, source) in self.host.peerStore.known(of: id) where !configured.contains(address) {
-                    addresses.append(
-                        .init(address: address.description, source: String(describing: source), lastError: nil))
-                }
+                let addresses = AddressReporter.report(
+                    configured: configured, known: self.host.peerStore.report(of: id), now: .now())
                 details.append(
                     PeerDetail(
                         network: network.name, peer: peer, agent: agent,
                         protocols: self.host.peerStore.protocols(of: id), addresses: addresses))
             }
         }
-        return PeerList(peers: details)
+        return PeerList(peers: details, dialling: AddressReporter.report(await self.host.swarm.dialReport()))
     }
 
     func routes() async -> RouteList {

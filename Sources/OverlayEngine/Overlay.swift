@@ -175,6 +175,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, InboundDatag
 
     /// The machine's links, addresses or routes changed.
     func networkChanged() {
+        self.host.swarm.networkChanged()
         for link in self.links.values { link.networkChanged() }
     }
 
@@ -212,6 +213,7 @@ final class Overlay: OverlayNetwork.Delegate, InboundLane.Delegate, InboundDatag
         for link in self.links.values {
             link.retireOldConnections(self.keyLifetime)
             link.closeSurplus()
+            link.seekBetterPath()
         }
     }
 

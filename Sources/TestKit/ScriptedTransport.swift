@@ -4,7 +4,7 @@ package import NIOCore
 package import PeerIdentity
 internal import Synchronization
 
-/// A transport whose every dial waits until the test says what comes of it. Takes all addresses of one protocol.
+/// A transport whose every dial waits until the test says what comes of it. Takes all addresses with TCP, and QUIC where told so.
 package final class ScriptedTransport: Transport {
     /// One dial.
     package struct Dial: Sendable {
@@ -16,6 +16,8 @@ package final class ScriptedTransport: Transport {
         package let promise: EventLoopPromise<any Connection>
         /// Completes when nobody waits any more.
         package let cancellation: EventLoopFuture<Void>
+        /// Tells the dialler how far it has come.
+        package let progress: @Sendable (DialProgress) -> Void
     }
 
     /// Every dial so far.
@@ -24,26 +26,38 @@ package final class ScriptedTransport: Transport {
     private let accepting = Mutex<(@Sendable (any Connection) -> Void)?>(nil)
 
     private let obeysCancellation: Bool
+    private let hasQUIC: Bool
 
     /// Dials complete on `eventLoop`; a cancelled one at once, or, as on a slow network, when the test says so.
-    package init(eventLoop: any EventLoop, obeysCancellation: Bool = true) {
+    package init(eventLoop: any EventLoop, obeysCancellation: Bool = true, hasQUIC: Bool = false) {
         self.eventLoop = eventLoop
         self.obeysCancellation = obeysCancellation
+        self.hasQUIC = hasQUIC
     }
 
     /// As if `connection` had come in.
     package func accept(_ connection: any Connection) { self.accepting.withLock { $0 }?(connection) }
 
-    package func canDial(_ address: Multiaddr) -> Bool { address.contains(.tcp) }
+    package func canDial(_ address: Multiaddr) -> Bool {
+        address.contains(.tcp) || (self.hasQUIC && address.contains(.quicV1))
+    }
 
     package func canListen(on address: Multiaddr) -> Bool { address.contains(.tcp) }
 
     package func dial(_ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>)
         -> EventLoopFuture<any Connection>
     {
+        self.dial(address, expecting: peer, cancellation: cancellation) { _ in }
+    }
+
+    package func dial(
+        _ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>,
+        progress: @escaping @Sendable (DialProgress) -> Void
+    ) -> EventLoopFuture<any Connection> {
         let promise = self.eventLoop.makePromise(of: (any Connection).self)
         if self.obeysCancellation { cancellation.whenSuccess { promise.fail(TransportError.cancelled) } }
-        self.dials.write(Dial(address: address, peer: peer, promise: promise, cancellation: cancellation))
+        self.dials.write(
+            Dial(address: address, peer: peer, promise: promise, cancellation: cancellation, progress: progress))
         return promise.futureResult
     }
 

@@ -80,7 +80,7 @@ enum PathText {
 
 /// `warren peers` for people.
 enum PeerText {
-    static func render(_ peers: [PeerDetail], isVerbose: Bool) -> String {
+    static func render(_ peers: [PeerDetail], dialling: PeerList.Dialling? = nil, isVerbose: Bool) -> String {
         guard !peers.isEmpty else { return "no peer\n" }
         guard isVerbose else {
             return TextTable.render(
@@ -89,7 +89,8 @@ enum PeerText {
                     [$0.network, $0.peer.name, $0.peer.ips.first ?? "-", $0.peer.state.rawValue, $0.peer.id]
                 })
         }
-        return peers.map(Self.verbose).joined(separator: "\n")
+        let end = dialling.map { "\n" + AddressText.line($0) + "\n" } ?? ""
+        return peers.map(Self.verbose).joined(separator: "\n") + end
     }
 
     private static func verbose(_ detail: PeerDetail) -> String {
@@ -103,9 +104,7 @@ enum PeerText {
         if !detail.agent.isEmpty { lines.append("  agent     \(detail.agent)") }
         if !detail.protocols.isEmpty { lines.append("  protocols \(list(detail.protocols))") }
         lines += peer.paths.map { "  path      \(PathText.long($0))" }
-        lines += detail.addresses.map { address in
-            "  address   \(address.address) (\(address.source))\(address.lastError.map { ": \($0)" } ?? "")"
-        }
+        lines += detail.addresses.map { "  address   \(AddressText.line($0))" }
         lines.append("  sent      \(Quantity.bytes(peer.sentBytes)) in \(peer.sentPackets) packets")
         lines.append("  received  \(Quantity.bytes(peer.receivedBytes)) in \(peer.receivedPackets) packets")
         for (reason, count) in peer.dropped.sorted(by: { $0.key < $1.key }) where count > 0 {
@@ -115,6 +114,32 @@ enum PeerText {
     }
 
     private static func list(_ texts: [String]) -> String { texts.isEmpty ? "-" : texts.joined(separator: ", ") }
+}
+
+/// An address and its dials in one line, for `peers --verbose`.
+enum AddressText {
+    static func line(_ address: PeerDetail.KnownAddress) -> String {
+        let source = [address.source, address.name].compactMap { $0 }.joined(separator: " ")
+        var facts: [String] = []
+        if let error = address.lastError {
+            let times = address.failures > 1 ? ", \(address.failures) times" : ""
+            facts.append("\(error)\(times)\(address.failedAt.map { ", last at \($0)" } ?? "")")
+            if let wait = address.retryInSeconds { facts.append("left alone for \(Quantity.span(seconds: wait))") }
+        }
+        if let reachedAt = address.reachedAt {
+            let time = address.handshakeMilliseconds.map { " in \(Quantity.milliseconds($0))" } ?? ""
+            facts.append("reached\(time) at \(reachedAt)")
+        }
+        return "\(address.address) (\(source))" + (facts.isEmpty ? "" : ": " + facts.joined(separator: "; "))
+    }
+
+    static func line(_ dialling: PeerList.Dialling) -> String {
+        let holes = dialling.blackHoles.map { hole in
+            "\(hole.name) \(hole.blocked ? "blocked" : "open") (\(hole.successes) of \(hole.dials) dials succeeded)"
+        }
+        let parts = ["\(dialling.underWay) under way", "\(dialling.waiting) waiting"] + holes
+        return OperatorText.singleLine("dialling  \(parts.joined(separator: ", "))", limit: 400)
+    }
 }
 
 /// `warren ping` for people.

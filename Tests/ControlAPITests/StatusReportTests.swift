@@ -86,6 +86,26 @@ import Testing
         #expect(try ControlJSON.decode(PerfRequest.self, from: ControlJSON.encode(request)) == request)
     }
 
+    @Test func writesWhatIsKnownOfAddresses() throws {
+        let peer = try #require(Self.report.networks.first?.peers.first)
+        var address = PeerDetail.KnownAddress(address: "/a", source: "identify", lastError: nil)
+        #expect(
+            String(decoding: try ControlJSON.encode(address), as: UTF8.self)
+                == #"{"address":"/a","failedAt":null,"failures":0,"handshakeMilliseconds":null,"lastError":null,"name":null,"reachedAt":null,"retryInSeconds":null,"source":"identify"}"#
+        )
+        address.name = "/dns4/a.example/tcp/1"
+        (address.reachedAt, address.handshakeMilliseconds) = ("2026-01-02T03:04:05Z", 1.5)
+        (address.failures, address.lastError, address.failedAt) = (2, "refused", "2026-01-02T03:04:06Z")
+        address.retryInSeconds = 3.25
+        let detail = PeerDetail(network: "n", peer: peer, agent: "", protocols: [], addresses: [address])
+        var list = PeerList(peers: [detail])
+        #expect(String(decoding: try ControlJSON.encode(list), as: UTF8.self).hasPrefix(#"{"dialling":null,"#))
+        #expect(try ControlJSON.decode(PeerList.self, from: ControlJSON.encode(list)) == list)
+        list.dialling = PeerList.Dialling(
+            underWay: 1, waiting: 2, blackHoles: [.init(name: "UDP", blocked: true, successes: 1, dials: 100)])
+        #expect(try ControlJSON.decode(PeerList.self, from: ControlJSON.encode(list)) == list)
+    }
+
     @Test(arguments: PeerReport.State.allCases)
     func statesAreTheContractsWords(state: PeerReport.State) {
         #expect(["direct", "relayed", "connecting", "unreachable", "idle"].contains(state.rawValue))

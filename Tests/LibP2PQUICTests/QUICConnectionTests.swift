@@ -80,36 +80,6 @@ import Testing
         try await pair.close()
     }
 
-    @Test func whoHasForgottenSaysSo() async throws {
-        let (a, b) = (try QUICNode { $0.idleTimeout = .minutes(10) }, try QUICNode())
-        let forwarder = Forwarder()
-        let first = try await b.listen()
-        let address = try await forwarder.start(towards: first.address)
-        let outbound = try await a.dial(address, expecting: b.peerID)
-        let inbound = try await b.connection()
-        _ = try await outbound.probe().get()
-        // The listener dies without a word, and comes back at the same place with the same identity.
-        forwarder.treat { direction, bytes in direction == .toDialer ? [] : [bytes] }
-        inbound.close(.none)
-        _ = await inbound.ending()
-        try await first.close().get()
-        let again = try QUICNode(key: b.key)
-        var second: (any Listener)?
-        while second == nil {
-            do {
-                second = try await again.listen(on: first.address.description)
-            } catch TransportError.portBusy {
-                // The old one listens to its last connection's packets for a while.
-                try await inbound.eventLoop.scheduleTask(in: .milliseconds(20)) {}.futureResult.get()
-            }
-        }
-        forwarder.treat { [$1] }
-        _ = try? await outbound.probe().get()
-        #expect(await outbound.ending() as? QUICError == .reset)
-        try await forwarder.stop()
-        try await second?.close().get()
-    }
-
     @Test func keysAreRenewed() async throws {
         let pair = try await QUICPair()
         let (near, far) = try await pair.openStream()

@@ -108,7 +108,7 @@ final class Counter: Sendable {
     }
 
     @Test func datagramsGoBeforeStreams() async throws {
-        let pair = try await QUICPair()
+        let pair = try await QUICPair(dialer: { $0.datagramPatience = .minutes(5) })
         let there = DatagramJournal()
         try await pair.inbound.onLoop { $0.datagramReceiver = there }
         let (near, far) = try await pair.openStream()

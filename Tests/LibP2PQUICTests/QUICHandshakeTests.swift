@@ -158,7 +158,7 @@ import Testing
             try await plain.send(bytes, to: listener.address)
         }
         let outbound = try await a.dial(listener.address, expecting: b.peerID)
-        #expect(b.accepted.entries.count == 1)
+        #expect(await b.accepted.wait(forCount: 1).count == 1)
         outbound.close(.none)
         try await plain.close()
         try await listener.close().get()

@@ -1,7 +1,9 @@
 import Foundation
 import LibP2PSwarm
 import Multiformats
+import NIOCore
 import PeerIdentity
+import Synchronization
 import Testing
 
 @Suite struct PeerStoreTests {
@@ -96,6 +98,43 @@ import Testing
         #expect(!store.speaks("/1", peer))
     }
 
+    // MARK: Dials
+
+    @Test func reportsWhatIsKnownThenWhatWasOnlyDialled() throws {
+        let clock = Mutex<UInt64>(1000)
+        let store = PeerStore(wallClock: { clock.withLock { $0 } })
+        let peer = try Self.peer(1)
+        store.add(Self.addresses([1, 2]), of: peer, from: .configured)
+        store.recordFailure(Self.address(7), of: peer, reason: "refused", now: .uptimeNanoseconds(0), random: 0)
+        store.recordFailure(
+            Self.address(8).appending(peer), of: peer, reason: "timed out", name: Self.address(9),
+            now: .uptimeNanoseconds(0), random: 0)
+        clock.withLock { $0 = 2000 }
+        store.recordSuccess(Self.address(3), of: peer, handshake: .milliseconds(20))
+        let report = store.report(of: peer)
+        #expect(report.map(\.address) == Self.addresses([3, 1, 2, 8, 7]))
+        #expect(report.map(\.source) == [.lastGood, .configured, .configured, nil, nil])
+        #expect(report.map(\.dials.failure) == [nil, nil, nil, "timed out", "refused"])
+        #expect(report.map(\.dials.failedAt) == [nil, nil, nil, 1000, 1000])
+        #expect(report.map(\.dials.reachedAt) == [2000, nil, nil, nil, nil])
+        #expect(report[0].dials.handshake == .milliseconds(20) && report[3].dials.name == Self.address(9))
+        #expect(store.lastGoodAddress(of: peer) == Self.address(3))
+        // What failed is not thereby known.
+        #expect(store.addresses(of: peer) == Self.addresses([3, 1, 2]))
+        let stranger = try Self.peer(2)
+        #expect(store.report(of: stranger).isEmpty && store.lastGoodAddress(of: stranger) == nil)
+        store.remove(peer)
+        #expect(store.report(of: peer).isEmpty)
+    }
+
+    @Test func aConfiguredAddressIsTheLastGoodOneToo() throws {
+        let (store, peer) = (PeerStore(), try Self.peer(1))
+        store.add(Self.addresses([1, 2]), of: peer, from: .configured)
+        store.recordSuccess(Self.address(2), of: peer)
+        #expect(store.lastGoodAddress(of: peer) == Self.address(2))
+        #expect(store.report(of: peer).map(\.source) == [.configured, .configured])
+    }
+
     // MARK: The file
 
     static func withFile<Value>(_ body: (String) throws -> Value) throws -> Value {
@@ -117,6 +156,43 @@ import Testing
             let loaded = PeerStore(path: path)
             #expect(loaded.addresses(of: a) == Self.addresses([2, 1]))
             #expect(loaded.addresses(of: b) == [])
+        }
+    }
+
+    @Test func whenAndHowFastSurvivesToo() throws {
+        let peer = try Self.peer(1)
+        try Self.withFile { path in
+            let clock = Mutex<UInt64>(5_000)
+            let store = PeerStore(path: path, wallClock: { clock.withLock { $0 } })
+            store.recordSuccess(Self.address(1), of: peer, handshake: .microseconds(31_500))
+            clock.withLock { $0 = 4_000 }
+            store.recordSuccess(Self.address(2), of: peer)
+            try store.save()
+            let loaded = PeerStore(path: path)
+            #expect(loaded.report(of: peer).map(\.dials.reachedAt) == [4_000, 5_000])
+            #expect(loaded.report(of: peer).map(\.dials.handshake) == [nil, .microseconds(31_500)])
+            #expect(loaded.lastGoodAddress(of: peer) == Self.address(1))
+        }
+    }
+
+    @Test(arguments: [#""reachedAt": -1"#, #""reachedAt": 1e300"#, #""handshakeMilliseconds": "x""#])
+    func aBrokenRecordCountsAsABrokenFile(text: String) throws {
+        let peer = try Self.peer(1)
+        try Self.withFile { path in
+            let file = #"{"\#(peer)": [{"address": "\#(Self.address(1))", \#(text)}]}"#
+            try Data(file.utf8).write(to: URL(fileURLWithPath: path))
+            #expect(PeerStore(path: path).report(of: peer).isEmpty)
+        }
+    }
+
+    @Test(arguments: ["-1", "1e300", "0"]) func anImpossibleTimeIsLeftOut(text: String) throws {
+        let peer = try Self.peer(1)
+        try Self.withFile { path in
+            let file = #"{"\#(peer)": [{"address": "\#(Self.address(1))", "handshakeMilliseconds": \#(text)}]}"#
+            try Data(file.utf8).write(to: URL(fileURLWithPath: path))
+            let report = PeerStore(path: path).report(of: peer)
+            #expect(report.map(\.address) == [Self.address(1)])
+            #expect(report.map(\.dials.handshake) == [text == "0" ? .zero : nil])
         }
     }
 

@@ -76,6 +76,13 @@ import Testing
             addresses: [
                 .init(address: "/ip4/192.0.2.7/tcp/1", source: "configuration", lastError: "connection refused"),
                 .init(address: "/ip4/192.0.2.8/tcp/1", source: "mdns", lastError: nil),
+                .init(
+                    address: "/ip4/192.0.2.9/tcp/1", source: "name", name: "/dns4/c.example/tcp/1",
+                    reachedAt: "2026-01-02T03:04:05Z", handshakeMilliseconds: 31.04, failures: 3,
+                    lastError: "no answer in time", failedAt: "2026-01-02T03:05:00Z", retryInSeconds: 9.4),
+                .init(
+                    address: "/ip4/192.0.2.10/tcp/1", source: "last good", reachedAt: "2026-01-02T03:04:05Z",
+                    lastError: nil),
             ])
         #expect(
             PeerText.render([detail], isVerbose: false) == """
@@ -94,12 +101,26 @@ import Testing
                   path      /x, noise, yamux, relay R, limited, lanes stream, in use, 0.42 ms, since 2026-01-02T03:04:05Z
                   address   /ip4/192.0.2.7/tcp/1 (configuration): connection refused
                   address   /ip4/192.0.2.8/tcp/1 (mdns)
+                  address   /ip4/192.0.2.9/tcp/1 (name /dns4/c.example/tcp/1): no answer in time, 3 times, last at 2026-01-02T03:05:00Z; left alone for 9 s; reached in 31.0 ms at 2026-01-02T03:04:05Z
+                  address   /ip4/192.0.2.10/tcp/1 (last good): reached at 2026-01-02T03:04:05Z
                   sent      1.2 MB in 3 packets
                   received  12 B in 1 packets
                   dropped   queueFull 7
 
                 """)
         #expect(PeerText.render([], isVerbose: true) == "no peer\n")
+        let dialling = PeerList.Dialling(
+            underWay: 2, waiting: 0,
+            blackHoles: [
+                .init(name: "UDP", blocked: true, successes: 1, dials: 100),
+                .init(name: "IPv6", blocked: false, successes: 0, dials: 3),
+            ])
+        let last = PeerText.render([detail], dialling: dialling, isVerbose: true).split(separator: "\n").last
+        #expect(
+            last
+                == "dialling  2 under way, 0 waiting, UDP blocked (1 of 100 dials succeeded), IPv6 open (0 of 3 dials succeeded)"
+        )
+        #expect(!PeerText.render([detail], dialling: dialling, isVerbose: false).contains("dialling"))
     }
 
     @Test func ping() {

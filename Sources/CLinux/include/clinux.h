@@ -96,6 +96,23 @@ struct clinux_tcp_info {
 // The state of a TCP connection (TCP_INFO). A field this kernel does not know is 0.
 int clinux_tcp_info(int fd, struct clinux_tcp_info *result);
 
+// Names --------------------------------------------------------------------------------------------------------------------------
+
+// An IPv4 name server, in host byte order.
+struct clinux_name_server {
+    uint32_t ipv4;
+    uint16_t port;
+};
+
+// Asks for the TXT records of a name, as it is: no search list. `server` stands for those of the system when it is NULL. Blocks, at
+// most for some seconds per server.
+//
+// Writes up to `limit` records, each as a 16-bit big-endian length and that many bytes: the strings of a record are joined. Returns the
+// bytes written, or a negated errno: ENOENT no such name, ENODATA no such record, EAGAIN no answer, EBADMSG an answer that is not well
+// formed, EMSGSIZE one that `capacity` does not hold, EIO anything else.
+ssize_t clinux_dns_texts(
+    const char *name, const struct clinux_name_server *server, int limit, uint8_t *buffer, size_t capacity);
+
 // Errors and threads -------------------------------------------------------------------------------------------------------------
 
 // The system's text for an errno, NUL-terminated. Which of two incompatible strerror_r a Swift file sees depends on the C library.

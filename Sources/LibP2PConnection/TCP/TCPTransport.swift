@@ -57,11 +57,19 @@ public final class TCPTransport: Transport {
     public func dial(_ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>)
         -> EventLoopFuture<any Connection>
     {
+        self.dial(address, expecting: peer, cancellation: cancellation) { _ in }
+    }
+
+    /// Dials, and tells when the connection is there and the handshake begins.
+    public func dial(
+        _ address: Multiaddr, expecting peer: PeerID, cancellation: EventLoopFuture<Void>,
+        progress: @escaping @Sendable (DialProgress) -> Void
+    ) -> EventLoopFuture<any Connection> {
         let loop = self.group.next()
         guard let remote = address.tcpSocketAddress else {
             return loop.makeFailedFuture(TransportError.unsupportedAddress(address))
         }
-        let dial = Dial(remote: remote, peer: peer, loop: loop, cancellation: cancellation)
+        let dial = Dial(remote: remote, peer: peer, loop: loop, cancellation: cancellation, progress: progress)
         guard self.options.reusesPort, self.proxy(for: dial) == nil, let source = self.ports.source(toReach: remote)
         else {
             return self.upgrade(self.connect(dial, from: nil), dial)
@@ -94,12 +102,14 @@ public final class TCPTransport: Transport {
         let cancellation: EventLoopFuture<Void>
         /// The remote's name, where there is one that a proxy may know.
         var name: String?
+        var progress: @Sendable (DialProgress) -> Void = { _ in }
         let state = State()
 
         final class State: Sendable {
             /// The connection is somebody else's.
             let hasSucceeded = Atomic<Bool>(false)
             let isCancelled = Atomic<Bool>(false)
+            let hasBeenReached = Atomic<Bool>(false)
         }
 
         /// What a proxy is asked for.
@@ -237,6 +247,7 @@ public final class TCPTransport: Transport {
                 channel.close(promise: nil)
                 return dial.loop.makeFailedFuture(TransportError.ownAddress)
             }
+            if !dial.state.hasBeenReached.exchange(true, ordering: .relaxed) { dial.progress(.reached) }
             return ConnectedSocket.make(channel, remote: dial.remote, self.options).flatMap(body)
         }.map { connection in
             dial.state.hasSucceeded.store(true, ordering: .releasing)

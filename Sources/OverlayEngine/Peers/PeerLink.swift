@@ -3,7 +3,8 @@ internal import Logging
 internal import NIOCore
 internal import OverlayCore
 
-/// Keeps one peer connected, for all networks that it shares with us: dials, dials again, closes what is superfluous.
+/// Keeps one peer connected, for all networks that it shares with us: dials, dials again, looks for better ways, closes what is
+/// superfluous.
 ///
 /// Owned by the event loop of packets.
 final class PeerLink: @unchecked Sendable {
@@ -27,6 +28,7 @@ final class PeerLink: @unchecked Sendable {
     private let eventLoop: any EventLoop
     private let logger: Logger
     private var schedule = RedialSchedule()
+    private var upgrade = PathUpgrade()
     private var timer: Scheduled<Void>?
     private var isOver = false
 
@@ -72,6 +74,7 @@ final class PeerLink: @unchecked Sendable {
     /// The machine's links or addresses changed: what is there may be dead, and what failed may work.
     func networkChanged() {
         for entry in self.tunnels { entry.tunnel.probeAll() }
+        self.upgrade.networkChanged(now: .now())
         guard !self.isUp, self.isEager || self.tunnels.contains(where: { $0.tunnel.hasWaitingPackets }) else { return }
         self.schedule.networkChanged(now: self.now)
         self.arm()
@@ -155,7 +158,26 @@ final class PeerLink: @unchecked Sendable {
         }
     }
 
+    /// Dials a better kind of address than those in use, where one is known. To be called now and then.
+    func seekBetterPath() {
+        guard !self.isOver, self.isUp, !self.schedule.isDialling else { return }
+        let addresses = self.memberAddresses
+        let known = (addresses + self.host.peerStore.addresses(of: self.peer)).filter(self.host.swarm.canDial)
+        let grades = self.entries.map { PathGrade($0.connection) }
+        guard let least = self.upgrade.next(connections: grades, addresses: known, now: .now()) else { return }
+        self.dial(at: addresses, preferring: least) { link, error in
+            if let error { link.logger.debug("no better path", metadata: link.metadata(error)) }
+            link.upgrade.ended(
+                succeeded: error == nil, now: .now(), random: UInt64.random(in: .min ... .max))
+        }
+    }
+
     // MARK: Dialling
+
+    /// Redials cannot wait for what an address has done to an earlier one; ``RedialSchedule`` spreads them in time.
+    private static let dialOptions = DialOptions(backoff: .heldAtMost(.seconds(1)))
+
+    private var memberAddresses: [Multiaddr] { self.tunnels.flatMap { $0.tunnel.member.addresses } }
 
     private var now: UInt64 { NIODeadline.now().uptimeNanoseconds }
 
@@ -170,24 +192,37 @@ final class PeerLink: @unchecked Sendable {
 
     private func tick() {
         guard !self.isOver, self.schedule.tick(now: self.now) else { return self.arm() }
-        let addresses = self.tunnels.flatMap { $0.tunnel.member.addresses }
+        self.dial(at: self.memberAddresses, preferring: nil) { link, error in
+            // The swarm has announced a success before. By now that may be gone again, which the swarm has also said.
+            guard let error else { return }
+            link.lastError = String(describing: error)
+            for entry in link.tunnels { entry.tunnel.forgetRefusal() }
+            link.logger.debug("dial failed", metadata: link.metadata(error))
+            link.failed()
+            link.arm()
+        }
+    }
+
+    private func dial(
+        at addresses: [Multiaddr], preferring grade: PathGrade?,
+        then: @escaping @Sendable (PeerLink, (any Error)?) -> Void
+    ) {
         let attempt = self.eventLoop.makePromise(of: (any Connection).self)
-        attempt.completeWithTask { [host, peer] in try await host.swarm.connectAnew(to: peer, at: addresses) }
+        attempt.completeWithTask { [host, peer] in
+            try await host.swarm.connectAnew(
+                to: peer, at: addresses, preferring: grade, options: Self.dialOptions)
+        }
         attempt.futureResult.whenComplete { [weak self] result in
             guard let self, !self.isOver else { return }
             switch result {
-            case .success:
-                // The swarm has announced it before. By now it may be gone again, which the swarm has also said.
-                break
-            case .failure(let error):
-                self.lastError = String(describing: error)
-                for entry in self.tunnels { entry.tunnel.forgetRefusal() }
-                self.logger.debug(
-                    "dial failed", metadata: ["peer": "\(self.peer)", "reason": "\(self.lastError ?? "")"])
-                self.failed()
-                self.arm()
+            case .success: then(self, nil)
+            case .failure(let error): then(self, error)
             }
         }
+    }
+
+    private func metadata(_ error: any Error) -> Logger.Metadata {
+        ["peer": "\(self.peer)", "reason": "\(error)"]
     }
 
     private func failed() {

@@ -4,6 +4,12 @@ internal import Foundation
 struct WallTime: Sendable {
     private let date: Date
 
+    private init(date: Date) { self.date = date }
+
+    init(millisecondsSince1970 milliseconds: UInt64) {
+        self.date = Date(timeIntervalSince1970: Double(milliseconds) / 1000)
+    }
+
     static var now: WallTime { WallTime(date: Date()) }
 
     /// RFC 3339, UTC.

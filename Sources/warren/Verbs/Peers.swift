@@ -14,12 +14,15 @@ struct Peers: ParsableCommand {
         let (list, json) = try self.locations.client.json(.peers, matching: PeerList.self)
         guard let peer = self.peer else {
             if self.format.isJSON { return Console.write(json: json) }
-            return Console.write(PeerText.render(list.peers, isVerbose: self.verbose))
+            return Console.write(
+                PeerText.render(list.peers, dialling: list.dialling, isVerbose: self.verbose))
         }
         let candidates = list.peers.map { PeerSelection.Candidate(id: $0.peer.id, name: $0.peer.name) }
         let id = try PeerSelection.resolve(peer, among: candidates).id
         let chosen = list.peers.filter { $0.peer.id == id }
-        if self.format.isJSON { return Console.write(json: try ControlJSON.encode(PeerList(peers: chosen))) }
-        Console.write(PeerText.render(chosen, isVerbose: self.verbose))
+        if self.format.isJSON {
+            return Console.write(json: try ControlJSON.encode(PeerList(peers: chosen, dialling: list.dialling)))
+        }
+        Console.write(PeerText.render(chosen, dialling: list.dialling, isVerbose: self.verbose))
     }
 }

@@ -61,6 +61,27 @@ import Testing
         for listener in [here, there] { try await listener.close().get() }
     }
 
+    @Test func tellsWhenSomebodyAnswers() async throws {
+        let (a, b) = (try TCPNode(), try TCPNode())
+        let there = try await b.listen()
+        let progress = Journal<DialProgress>()
+        let outbound = try await a.transport.dial(
+            there.address, expecting: b.peerID, cancellation: TCPNode.never, progress: { progress.write($0) }
+        ).get()
+        #expect(progress.entries == [.reached])
+        let closed = try PlainSocket(bindingTo: "127.0.0.1")
+        let address = try closed.address()
+        await #expect(throws: IOError.self) {
+            try await a.transport.dial(
+                address, expecting: b.peerID, cancellation: TCPNode.never, progress: { progress.write($0) }
+            ).get()
+        }
+        #expect(progress.entries.count == 1)
+        closed.close()
+        outbound.close(.none)
+        try await there.close().get()
+    }
+
     // MARK: Failures
 
     @Test(arguments: loopbacks) func aWrongPeerIsNamed(text: String) async throws {
