@@ -18,11 +18,14 @@ public struct DialOptions: Hashable, Sendable {
     public var backoff: Backoff
     /// The peer dials us at this very moment, too: all addresses start at once.
     public var isSimultaneous: Bool
+    /// TCP goes before QUIC: the caller wants a cheap path for bulk first, and looks for one with datagrams later.
+    public var startsWithTCP: Bool
 
     /// The defaults of ``Swarm/connect(to:at:options:)``.
-    public init(backoff: Backoff = .respectedUnlessNamed, isSimultaneous: Bool = false) {
+    public init(backoff: Backoff = .respectedUnlessNamed, isSimultaneous: Bool = false, startsWithTCP: Bool = false) {
         self.backoff = backoff
         self.isSimultaneous = isSimultaneous
+        self.startsWithTCP = startsWithTCP
     }
 }
 

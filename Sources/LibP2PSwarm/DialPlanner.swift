@@ -16,7 +16,8 @@ package import NIOCore
 ///  8. Where the peer was reached last starts together with the first of its group.
 ///  9. Addresses without an IP start 1 s after all that have one, at once when there is none.
 /// 10. An address is dialled once, however often it is listed; at most 8 addresses of one host are, and 64 in all.
-/// 11. For a simultaneous dial, all start at once: order is all that is left of the above.
+/// 11. Where TCP is to go first, it and QUIC change places, and no QUIC address starts earlier for having been reached last.
+/// 12. For a simultaneous dial, all start at once: order is all that is left of the above.
 ///
 /// The steps are those of RFC 8305 and of go-libp2p's ranker.
 package struct DialPlanner: Sendable {
@@ -48,19 +49,24 @@ package struct DialPlanner: Sendable {
     ///   - addresses: Where bounds or equal ranks leave a choice, the first of them go first.
     ///   - lastGood: Where the peer was reached last, if that is still believed in.
     ///   - isSimultaneous: The peer dials us at this very moment, too.
-    package static func plan(_ addresses: [Multiaddr], lastGood: Multiaddr? = nil, isSimultaneous: Bool = false)
-        -> [Step]
-    {
+    ///   - startsWithTCP: TCP before QUIC.
+    package static func plan(
+        _ addresses: [Multiaddr], lastGood: Multiaddr? = nil, isSimultaneous: Bool = false, startsWithTCP: Bool = false
+    ) -> [Step] {
+        let lastGood = startsWithTCP && lastGood.map { Kind($0).isQUIC } ?? false ? nil : lastGood
         let candidates = Self.bounded(addresses).map(Candidate.init)
+        func stagger(_ group: [Candidate], _ step: TimeAmount, other: TimeAmount) -> [Step] {
+            Self.stagger(group, step, other: other, lastGood: lastGood, startsWithTCP: startsWithTCP)
+        }
         let relayed = candidates.filter { $0.address.isRelayed }
         let direct = candidates.filter { !$0.address.isRelayed }
         let privates = direct.filter { $0.ip?.isPrivate == true }
         let publics = direct.filter { $0.ip?.isPrivate == false }
         let relayDelay = publics.isEmpty ? TimeAmount.zero : Self.relayDelay
 
-        var steps = Self.stagger(privates, Self.privateStep, other: Self.privateOtherDelay, lastGood: lastGood)
-        steps += Self.stagger(publics, Self.publicStep, other: Self.publicOtherDelay, lastGood: lastGood)
-        steps += Self.stagger(relayed, Self.publicStep, other: Self.publicOtherDelay, lastGood: lastGood)
+        var steps = stagger(privates, Self.privateStep, other: Self.privateOtherDelay)
+        steps += stagger(publics, Self.publicStep, other: Self.publicOtherDelay)
+        steps += stagger(relayed, Self.publicStep, other: Self.publicOtherDelay)
             .map { Step($0.address, after: $0.delay + relayDelay) }
         let nameless = direct.filter { $0.ip == nil }
         let end = steps.map(\.delay).max().map { $0 + Self.publicOtherDelay } ?? .zero
@@ -88,16 +94,17 @@ package struct DialPlanner: Sendable {
 
     /// One group, from its own beginning.
     private static func stagger(
-        _ group: [Candidate], _ step: TimeAmount, other: TimeAmount, lastGood: Multiaddr?
+        _ group: [Candidate], _ step: TimeAmount, other: TimeAmount, lastGood: Multiaddr?, startsWithTCP: Bool
     ) -> [Step] {
         let sorted = group.enumerated().sorted { ($0.element, $0.offset) < ($1.element, $1.offset) }.map(\.element)
-        let quic = Self.happyEyeballs(sorted.filter { $0.kind == .quic || $0.kind == .webTransport }, step)
-        let tcpStart = quic.last.map { $0.delay + step } ?? .zero
-        let tcp = Self.happyEyeballs(sorted.filter { $0.kind == .tcp || $0.kind == .webSocket }, step)
-            .map { Step($0.address, after: $0.delay + tcpStart) }
-        let end = tcp.last?.delay ?? quic.last?.delay ?? .zero
+        let quic = Self.happyEyeballs(sorted.filter(\.kind.isQUIC), step)
+        let tcp = Self.happyEyeballs(sorted.filter(\.kind.isTCP), step)
+        let (early, late) = startsWithTCP ? (tcp, quic) : (quic, tcp)
+        let lateStart = early.last.map { $0.delay + step } ?? .zero
+        let steps = early + late.map { Step($0.address, after: $0.delay + lateStart) }
+        let end = steps.last?.delay ?? .zero
         let others = sorted.filter { $0.kind == .other }.map { Step($0.address, after: end + other) }
-        return (quic + tcp + others).map { $0.address == lastGood ? Step($0.address, after: .zero) : $0 }
+        return (steps + others).map { $0.address == lastGood ? Step($0.address, after: .zero) : $0 }
     }
 
     /// IPv6, then IPv4, then the rest together (RFC 8305).
@@ -116,6 +123,9 @@ package struct DialPlanner: Sendable {
 
     private enum Kind: Int {
         case quic, webTransport, tcp, webSocket, other
+
+        var isQUIC: Bool { self == .quic || self == .webTransport }
+        var isTCP: Bool { self == .tcp || self == .webSocket }
 
         init(_ address: Multiaddr) {
             let protocols = Set(address.protocols)

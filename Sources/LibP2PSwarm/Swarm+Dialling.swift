@@ -214,7 +214,9 @@ extension Swarm {
     private func plan(_ candidates: Candidates, _ request: DialRequest) -> [DialPlanner.Step] {
         let lastGood = self.peerStore.lastGoodAddress(of: request.key.peer)
         func plan(_ addresses: [Multiaddr]) -> [DialPlanner.Step] {
-            DialPlanner.plan(addresses, lastGood: lastGood, isSimultaneous: request.options.isSimultaneous)
+            DialPlanner.plan(
+                addresses, lastGood: lastGood, isSimultaneous: request.options.isSimultaneous,
+                startsWithTCP: request.options.startsWithTCP)
         }
         let waits = Dictionary(candidates.held.map { ($0.address, $0.wait) }, uniquingKeysWith: max)
         return plan(candidates.free)

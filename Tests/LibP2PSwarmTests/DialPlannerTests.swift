@@ -190,6 +190,21 @@ import Testing
     }
 
     /// Rule 8 for a relayed address: at the head of the relayed ones.
+    /// Rule 11: for whom a cheap stream matters most.
+    @Test func tcpGoesFirstWhereItIsAskedTo() throws {
+        let addresses = try ["/ip4/192.0.2.1/udp/1/quic-v1", "/ip4/192.0.2.1/tcp/1", "/ip6/2001:db8::1/tcp/1"].map {
+            try Multiaddr($0)
+        }
+        let expected = try Self.plan([
+            ("/ip6/2001:db8::1/tcp/1", 0), ("/ip4/192.0.2.1/tcp/1", 250), ("/ip4/192.0.2.1/udp/1/quic-v1", 500),
+        ])
+        #expect(DialPlanner.plan(addresses, startsWithTCP: true) == expected)
+        #expect(DialPlanner.plan(addresses, lastGood: addresses[0], startsWithTCP: true) == expected)
+        #expect(
+            DialPlanner.plan([addresses[0]], startsWithTCP: true)
+                == (try Self.plan([("/ip4/192.0.2.1/udp/1/quic-v1", 0)])))
+    }
+
     @Test func aLastGoodRelayStillWaitsForTheDirectOnes() throws {
         let addresses = try [
             "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.8/tcp/1\(Self.relay)", "/ip4/192.0.2.9/tcp/1\(Self.relay)",

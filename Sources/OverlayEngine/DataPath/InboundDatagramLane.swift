@@ -38,6 +38,7 @@ final class InboundDatagramLane: DatagramFlowReceiver, @unchecked Sendable {
 
     /// Ends the lane.
     func close() {
+        self.completeBurst()
         self.isOpen = false
         self.helloTimer?.cancel()
         self.flow.close(.supplanted)
@@ -79,7 +80,11 @@ final class InboundDatagramLane: DatagramFlowReceiver, @unchecked Sendable {
 
     // MARK: Details
 
+    /// What came before the end, in the same turn of the loop, still waits to be written.
+    private func completeBurst() { if self.isOpen { self.tunnel?.datagramsComplete() } }
+
     private func end() {
+        self.completeBurst()
         self.helloTimer?.cancel()
         self.isOpen = false
         self.flow.close(.unspecified)

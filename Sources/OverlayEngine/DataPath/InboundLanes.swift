@@ -34,8 +34,11 @@ final class InboundLanes {
         self.lanes.contains { $0.connection.id == connection.id && $0.agreement != nil }
     }
 
-    /// The lane of the lowest epoch.
-    var oldest: InboundLane? { self.lanes.min { ($0.agreement?.epoch ?? 0) < ($1.agreement?.epoch ?? 0) } }
+    /// The lane of the lowest epoch, besides the one that the peer sends on.
+    var oldestSpare: InboundLane? {
+        self.lanes.filter { $0.number != self.order.current }
+            .min { ($0.agreement?.epoch ?? 0) < ($1.agreement?.epoch ?? 0) }
+    }
 
     /// Lets go of memory that idle lanes do not need.
     func trim() { for lane in self.lanes { lane.trim() } }

@@ -376,7 +376,7 @@ final class PeerTunnel: StreamLane.Delegate, DatagramLane.Delegate, @unchecked S
     /// say on a path that is dead, and where only the peer sends nobody here notices.
     func makeRoom(for hello: Hello) -> Bool {
         guard self.inbound.lanes.count >= InboundLanes.maximumCount else { return true }
-        guard let oldest = self.inbound.oldest, let agreement = oldest.agreement,
+        guard let oldest = self.inbound.oldestSpare, let agreement = oldest.agreement,
             agreement.remoteInstance != hello.instance || agreement.epoch < hello.epoch
         else { return false }
         let connection = oldest.connection

@@ -174,8 +174,8 @@ final class PeerLink: @unchecked Sendable {
 
     // MARK: Dialling
 
-    /// Redials cannot wait for what an address has done to an earlier one; ``RedialSchedule`` spreads them in time.
-    private static let dialOptions = DialOptions(backoff: .heldAtMost(.seconds(1)))
+    /// Bulk is cheapest on TCP; datagrams join when the better path is looked for. Redials cannot wait for what an address has done to an earlier one; ``RedialSchedule`` spreads them in time.
+    private static let dialOptions = DialOptions(backoff: .heldAtMost(.seconds(1)), startsWithTCP: true)
 
     private var memberAddresses: [Multiaddr] { self.tunnels.flatMap { $0.tunnel.member.addresses } }
 
