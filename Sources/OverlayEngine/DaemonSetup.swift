@@ -81,6 +81,8 @@ enum DaemonSetup {
         host.tcp.congestion = configuration.tcpCongestion
         host.tcp.mark = Fwmark.warren
         host.quic?.mark = Fwmark.warren
+        // The order by cost: Noise packs a burst into few records, each sealed in place.
+        host.securities = [.noise, .tls]
         host.quic?.mark = Fwmark.warren
         // Short, so that a path that comes back is found soon: a dial that hangs retransmits ever more rarely.
         host.tcp.connectTimeout = .seconds(3)

