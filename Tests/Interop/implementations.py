@@ -30,6 +30,8 @@ class Implementation:
     lasting_streams: int = 0
     #: Why its own streams cannot be half-closed.
     lacks_half_close: str = ""
+    #: Why it cannot read a stream of its own while it writes to it.
+    lacks_duplex: str = ""
     #: Whether its driver can tell a reset from an end.
     counts_resets: bool = False
     #: Why it cannot be dialled or disconnected by command; it dials at its start and leaves at its end.
@@ -86,6 +88,7 @@ PYTHON_MPLEX = replace(
     name="python-mplex",
     program=("{peers}/venv/bin/python", "py_peer.py", "--muxer", "mplex"),
     muxer="mplex",
+    lacks_duplex="py-libp2p locks an mplex stream for a read until something comes",
 )
 
 IMPLEMENTATIONS = {each.name: each for each in (GO, RUST, PYTHON, PYTHON_MPLEX)}

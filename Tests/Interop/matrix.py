@@ -181,6 +181,7 @@ class Pair:
 
     def echo_by_us(self):
         needs(self.implementation.lacks_streams)
+        needs(self.implementation.lacks_duplex)
         self.have("echo", 60, size=BULK)
 
     def we_reset_our_stream(self):
