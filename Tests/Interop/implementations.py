@@ -92,3 +92,5 @@ PYTHON_MPLEX = replace(
 )
 
 IMPLEMENTATIONS = {each.name: each for each in (GO, RUST, PYTHON, PYTHON_MPLEX)}
+#: What is run when nothing is named: those of which every cell is ok.
+SETTLED = (GO.name, RUST.name, PYTHON.name)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from implementations import IMPLEMENTATIONS
+from implementations import IMPLEMENTATIONS, SETTLED
 from process import Broken, Process, until
 
 BULK = 10_000_000
@@ -360,14 +360,14 @@ def main():
     parser.add_argument("--namespaces", nargs=2, required=True)
     parser.add_argument("--addresses", nargs=2, required=True)
     parser.add_argument("--logs", required=True)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(IMPLEMENTATIONS)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(IMPLEMENTATIONS)}; default: {', '.join(SETTLED)}")
     options = parser.parse_args()
     unknown = set(options.names) - set(IMPLEMENTATIONS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
     columns = {}
-    for name in options.names or IMPLEMENTATIONS:
+    for name in options.names or SETTLED:
         for is_dialled_by_us in (True, False):
             pair = Pair(options, IMPLEMENTATIONS[name], is_dialled_by_us)
             columns[pair.title()] = pair.run()
