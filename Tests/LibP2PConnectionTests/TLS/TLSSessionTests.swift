@@ -216,6 +216,8 @@ func shakeHands(
             var answer = listener.takeFlight()
             if victim == .dialer, !answer.isEmpty {
                 count = answer.count
+                // One signature is a byte or two shorter than another.
+                guard place < count else { break }
                 answer[place] ^= 0x21
             }
             dialer.receive(answer)
