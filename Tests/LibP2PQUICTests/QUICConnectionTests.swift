@@ -7,7 +7,7 @@ import Testing
 
 @testable import LibP2PQUIC
 
-@Suite(.timeLimit(.minutes(2))) struct QUICConnectionTests {
+@Suite(.timeLimit(.minutes(15))) struct QUICConnectionTests {
     @Test(arguments: [ConnectionErrorCode.none, .supplanted, .gated, .shutdown])
     func bothSidesLearnWhy(code: ConnectionErrorCode) async throws {
         for isDialer in [true, false] {

@@ -25,7 +25,7 @@ final class Counter: Sendable {
     func next() -> Int { self.value.add(1, ordering: .relaxed).oldValue }
 }
 
-@Suite(.timeLimit(.minutes(2))) struct QUICDatagramTests {
+@Suite(.timeLimit(.minutes(15))) struct QUICDatagramTests {
     private static func batch(_ payloads: [[UInt8]]) -> DatagramBatch {
         var batch = DatagramBatch()
         for payload in payloads { batch.append(payload) }

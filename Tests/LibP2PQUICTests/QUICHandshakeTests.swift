@@ -7,7 +7,7 @@ import Testing
 
 @testable import LibP2PQUIC
 
-@Suite(.timeLimit(.minutes(2))) struct QUICHandshakeTests {
+@Suite(.timeLimit(.minutes(15))) struct QUICHandshakeTests {
     @Test(arguments: [
         ("/ip4/127.0.0.1/udp/0/quic-v1", "127.0.0.1"), ("/ip6/::1/udp/0/quic-v1", "::1"),
         ("/ip4/0.0.0.0/udp/0/quic-v1", "127.0.0.1"), ("/ip6/::/udp/0/quic-v1", "::1"),

@@ -4,7 +4,7 @@ import TestKit
 import Testing
 
 /// Whole hosts that speak QUIC alone.
-@Suite(.timeLimit(.minutes(1))) struct QUICHostTests {
+@Suite(.timeLimit(.minutes(15))) struct QUICHostTests {
     @Test(arguments: ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip6/::1/udp/0/quic-v1"])
     func hostsMeetOverQUIC(listen: String) async throws {
         func host() async throws -> Host {

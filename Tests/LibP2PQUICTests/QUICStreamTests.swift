@@ -7,7 +7,7 @@ import Testing
 
 @testable import LibP2PQUIC
 
-@Suite(.timeLimit(.minutes(2))) struct QUICStreamTests {
+@Suite(.timeLimit(.minutes(15))) struct QUICStreamTests {
     @Test func carriesBytesBothWays() async throws {
         let pair = try await QUICPair()
         let (near, far) = try await pair.openStream()
